@@ -1,0 +1,116 @@
+"""The error tree. Every error that a user can meet says what happened and what to change.
+
+    NightshiftError
+    ├── InputError              a parameter, file or function that the user gave is not usable
+    ├── SettingsError           a NIGHTSHIFT_* variable is missing or wrong
+    ├── DatabaseUnavailable     PostgreSQL cannot be started or reached
+    ├── ServiceUnavailable      the Prefect server cannot be started or reached
+    ├── BudgetError
+    │   ├── BudgetExceeded      no room in a budget: nothing was launched
+    │   └── ReservationConflict the same key was used for something else, or is already closed
+    ├── ObjectError
+    │   ├── ObjectNotFound
+    │   ├── ObjectAccessDenied
+    │   ├── StorageFull
+    │   └── IntegrityError      an artefact is torn, truncated, altered or already there
+    ├── EnvironmentBuildError   a job environment cannot be made
+    ├── LaunchError             no launcher can run the job
+    ├── JobError
+    │   ├── JobFailed           the job's own error and its last log lines
+    │   └── JobStopped          stopped by a person, or its money ended
+    ├── GateError               a promotion without a verdict that allows it
+    └── AlreadyRunning          another process is at the same work
+"""
+
+
+class NightshiftError(Exception):
+    """Base of all. `exit_code` is what the CLI ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self):
+        return type(self), (self.message, self.remedy)
+
+
+class InputError(NightshiftError):
+    exit_code = 2
+
+
+class SettingsError(NightshiftError):
+    exit_code = 2
+
+
+class DatabaseUnavailable(NightshiftError):
+    exit_code = 4
+
+
+class ServiceUnavailable(NightshiftError):
+    exit_code = 4
+
+
+class BudgetError(NightshiftError):
+    exit_code = 3
+
+
+class BudgetExceeded(BudgetError):
+    pass
+
+
+class ReservationConflict(BudgetError):
+    pass
+
+
+class ObjectError(NightshiftError):
+    exit_code = 5
+
+
+class ObjectNotFound(ObjectError):
+    pass
+
+
+class ObjectAccessDenied(ObjectError):
+    pass
+
+
+class StorageFull(ObjectError):
+    pass
+
+
+class IntegrityError(ObjectError):
+    pass
+
+
+class EnvironmentBuildError(NightshiftError):
+    exit_code = 6
+
+
+class LaunchError(NightshiftError):
+    exit_code = 6
+
+
+class JobError(NightshiftError):
+    exit_code = 7
+
+
+class JobFailed(JobError):
+    pass
+
+
+class JobStopped(JobError):
+    pass
+
+
+class GateError(NightshiftError):
+    exit_code = 8
+
+
+class AlreadyRunning(NightshiftError):
+    exit_code = 9

@@ -1,0 +1,1 @@
+"""Placeholder until the object store lands: copies, no checks."""

@@ -1,0 +1,113 @@
+"""Every setting of Nightshift, as one model. Each is an environment variable `NIGHTSHIFT_<NAME>`.
+
+`docs/settings.md` is made from this file; secrets are `SecretStr` and never reach a log.
+"""
+
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import SettingsError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", extra="ignore")
+
+    home: Path = Field(
+        REPOSITORY / ".nightshift",
+        description="Folder for the embedded database, objects, jobs and job environments.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql:// URL of a PostgreSQL 14+ server; unset: an embedded server. "
+        "The databases `prefect` and `mlflow` are used beside the one that it names.",
+    )
+    objects: str | None = Field(
+        None, description="Root URI of all artefacts, file:// or s3://; unset: HOME/objects."
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="Endpoint of an S3-compatible server; unset: AWS."
+    )
+    budget_usd_per_day: Decimal = Field(
+        Decimal(200),
+        gt=0,
+        max_digits=12,
+        decimal_places=4,
+        description="Daily cap of the whole project in dollars, used when the database is "
+        "first made; afterwards `nightshift budget set`.",
+    )
+    budget_timezone: str = Field(
+        "UTC", description="IANA time zone in which budget days and months begin."
+    )
+    local_usd_per_hour: Decimal = Field(
+        Decimal("0.15"),
+        ge=0,
+        decimal_places=4,
+        max_digits=12,
+        description="Price of one job on this machine's CPUs in dollars an hour "
+        "(electricity, depreciation).",
+    )
+    local_gpu_usd_per_hour: Decimal = Field(
+        Decimal("1.00"),
+        ge=0,
+        decimal_places=4,
+        max_digits=12,
+        description="Price of each GPU of this machine that a job uses, in dollars an hour, "
+        "on top of LOCAL_USD_PER_HOUR.",
+    )
+    local_gpus: int | None = Field(
+        None, ge=0, description="Number of this machine's GPUs; unset: as nvidia-smi counts them."
+    )
+    stop_grace_seconds: float = Field(
+        20, gt=0, description="Time a job gets between SIGTERM and SIGKILL to checkpoint, s."
+    )
+    poll_seconds: float = Field(
+        0.5, gt=0, description="How often a running job is looked at and charged, s."
+    )
+    serving_folder: Path | None = Field(
+        None,
+        description="Where the local serving target keeps deployed models; unset: HOME/serving.",
+    )
+
+    @field_validator("home", "serving_folder")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value else value
+
+    @field_validator("budget_timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except Exception as error:
+            raise ValueError(f"{value!r} is no IANA time zone, e.g. Europe/Berlin") from error
+        return value
+
+    @field_validator("objects")
+    @classmethod
+    def _known_scheme(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("file:///", "s3://")):
+            raise ValueError("must begin with file:/// or s3://")
+        return value.rstrip("/") if value else value
+
+    @property
+    def objects_uri(self) -> str:
+        return self.objects or (self.home / "objects").as_uri()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises SettingsError naming the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "NIGHTSHIFT_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{variable}: {first['msg']}", f"Set {variable} right.") from None

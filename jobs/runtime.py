@@ -1,0 +1,163 @@
+"""What every job program shares: spec in, progress and checkpoints on the way, result out.
+
+    python -m jobs.ppo.train JOB_FOLDER
+
+The folder holds `spec.json`; the job adds `progress.jsonl`, `checkpoints/` and, as its last act,
+`result.json`. A program is a function `program(job) -> Outcome` handed to `main`. It may be killed
+at any instruction and started again in the same folder: it then goes on from its last whole
+checkpoint, and a job that already has its result ends at once.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from infra.errors import InputError, NightshiftError
+from infra.objects import get, put
+from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress
+
+Config = TypeVar("Config", bound=BaseModel)
+
+KEPT_CHECKPOINTS = 2
+
+
+class Interrupted(Exception):
+    """Raised by a program after it checkpointed because `job.stopping` became true."""
+
+
+@dataclass
+class Outcome:
+    """What a program returns: metrics by name, and local files or folders to be stored."""
+
+    metrics: dict[str, float]
+    artifacts: dict[str, Path] = field(default_factory=dict)
+
+
+class Job(Generic[Config]):
+    """A running job, as its program sees it."""
+
+    def __init__(self, folder: Path, config_model: type[Config]) -> None:
+        self.folder = folder
+        self.spec = JobSpec.model_validate_json((folder / "spec.json").read_text())
+        self.config = config_model.model_validate(self.spec.config)
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir(exist_ok=True)
+        self.stopping = False
+        self.resumed_from: int | None = None
+
+    def input(self, name: str) -> Path:
+        """The local, verified copy of one input artefact."""
+        return get(self.spec.inputs[name], self.folder / "inputs" / name)
+
+    def progress(self, step: int, total: int, message: str = "", **metrics: float) -> None:
+        """Report step `step` of `total`; `metrics` become points of the learning curve."""
+        line = Progress(step=step, total=total, message=message, metrics=metrics, time=time.time())
+        with (self.folder / "progress.jsonl").open("a") as stream:
+            stream.write(line.model_dump_json() + "\n")
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+        """Let `write(folder)` fill a checkpoint; it becomes visible whole or not at all."""
+        checkpoints = self.folder / "checkpoints"
+        checkpoints.mkdir(exist_ok=True)
+        partial = checkpoints / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        write(partial)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        final = checkpoints / f"step-{step:08d}"
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _flush(checkpoints)
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def latest_checkpoint(self) -> tuple[int, Path] | None:
+        """(step, folder) of the newest whole checkpoint, if there is one."""
+        found = self._checkpoints()
+        if not found:
+            return None
+        self.resumed_from = int(found[-1].name.removeprefix("step-"))
+        return self.resumed_from, found[-1]
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+
+def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) -> None:
+    """Run `program` in the job folder named on the command line and exit with its status."""
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "spec.json").is_file():
+        sys.exit(f"usage: python -m {sys.modules['__main__'].__spec__.name} JOB_FOLDER")
+    folder = Path(sys.argv[1]).resolve()
+    if _succeeded_before(folder):
+        sys.exit(0)
+    began = time.monotonic()
+    try:
+        job = Job(folder, config_model)
+
+        def stop(_signal: int, _frame: object) -> None:
+            job.stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        outcome = program(job)
+        result = JobResult(
+            status="succeeded",
+            metrics=outcome.metrics,
+            artifacts={
+                name: put(path, f"{job.spec.output}/{name}")
+                for name, path in outcome.artifacts.items()
+            },
+            seconds=time.monotonic() - began,
+            resumed_from=job.resumed_from,
+        )
+        code = 0
+    except Interrupted:
+        result, code = JobResult(status="continue"), CONTINUE_EXIT_CODE
+    except Exception as error:
+        traceback.print_exc()
+        result, code = JobResult(status="failed", error=_explain(error)), 1
+    write_whole(folder / "result.json", result.model_dump_json(indent=1))
+    sys.exit(code)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    _flush(partial)
+    partial.replace(path)
+
+
+def _succeeded_before(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "result.json").read_text())["status"] == "succeeded"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return str(InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+    if isinstance(error, NightshiftError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
