@@ -1,0 +1,165 @@
+"""PostgreSQL, embedded by default or any server of version 14 and later by URL.
+
+One server holds three databases: ours, `prefect` and `mlflow`.
+"""
+
+import atexit
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from infra import keeper
+from infra.database.embedded import Postgres
+from infra.errors import AlreadyRunning, DatabaseUnavailable, SettingsError
+from infra.settings import settings
+
+Pool = ConnectionPool[psycopg.Connection[DictRow]]
+
+OLDEST_SERVER = 140000
+MIGRATION_LOCK = 7_305_812_664
+
+
+def embedded() -> Postgres:
+    """The embedded server of this home folder."""
+    return Postgres(settings().home / "postgres")
+
+
+def url(database: str = "", driver: str = "") -> str:
+    """URL of one of the server's databases ('' is our own) for libpq, or SQLAlchemy's `driver`.
+
+    Starts the embedded server when there is no NIGHTSHIFT_DATABASE_URL.
+    """
+    scheme = f"postgresql+{driver}" if driver else "postgresql"
+    given = settings().database_url
+    if given is None:
+        address = keeper.use(embedded())
+        host = quote(address["host"], safe="")
+        return f"{scheme}://{address['user']}@/{database or 'nightshift'}?host={host}"
+    parts = urlsplit(given.get_secret_value())
+    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+        raise SettingsError(
+            "NIGHTSHIFT_DATABASE_URL is no PostgreSQL URL with a database name",
+            "Set it like postgresql://user:password@host:5432/nightshift.",
+        )
+    path = f"/{database}" if database else parts.path
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+@cache
+def pool() -> Pool:
+    """This process's connection pool: autocommit, rows as dicts, schema up to date."""
+    ensure_database("")
+    connections = Pool(
+        url(),
+        min_size=1,
+        max_size=8,
+        open=False,
+        timeout=30,
+        kwargs={"autocommit": True, "row_factory": dict_row},
+        check=ConnectionPool.check_connection,
+    )
+    try:
+        connections.open(wait=True, timeout=30)
+    except PoolTimeout as error:
+        raise _unavailable(error) from None
+    atexit.register(connections.close)
+    migrate(connections)
+    return connections
+
+
+def close() -> None:
+    """Close the pool and leave the embedded server: for tests and long-lived processes."""
+    if pool.cache_info().currsize:
+        pool().close()
+        pool.cache_clear()
+    keeper.leave(embedded())
+
+
+def ensure_database(name: str) -> None:
+    """Make the database `name` ('' is our own) unless it is there."""
+    target = url(name)
+    wanted = urlsplit(target).path.strip("/")
+    try:
+        with psycopg.connect(target, connect_timeout=10):
+            return
+    except psycopg.OperationalError as error:
+        if "does not exist" not in str(error):
+            raise _unavailable(error) from None
+    try:
+        with psycopg.connect(url("postgres"), autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(wanted)))
+    except psycopg.errors.DuplicateDatabase:
+        return
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(
+            f"the database {wanted!r} is not there and cannot be made: {error}",
+            "Make it by hand (CREATE DATABASE), or give the user of NIGHTSHIFT_DATABASE_URL "
+            "the right CREATEDB.",
+        ) from None
+
+
+def migrate(connections: Pool) -> None:
+    """Apply the numbered SQL files that this database has not seen: all or none."""
+    with connections.connection() as connection:
+        if connection.info.server_version < OLDEST_SERVER:
+            raise DatabaseUnavailable(
+                f"PostgreSQL {connection.info.server_version // 10000} is too old",
+                "Let NIGHTSHIFT_DATABASE_URL name a server of version 14 or later.",
+            )
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+            for name, text in _pending(connection):
+                connection.execute(text.encode())
+                connection.execute("INSERT INTO schema_migrations (name) VALUES (%s)", [name])
+
+
+def _pending(connection: psycopg.Connection[DictRow]) -> list[tuple[str, str]]:
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations"
+        " (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    done = {row["name"] for row in connection.execute("SELECT name FROM schema_migrations")}
+    scripts = sorted(
+        (file.name, file.read_text())
+        for file in (files(__package__) / "migrations").iterdir()
+        if file.name.endswith(".sql")
+    )
+    return [(name, text) for name, text in scripts if name not in done]
+
+
+@contextmanager
+def exclusive(what: str) -> Iterator[None]:
+    """Hold the right to do `what` until the block, or this process, ends.
+
+    A session-level advisory lock on a connection of its own; raises AlreadyRunning.
+    """
+    number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
+    with psycopg.connect(url(), autocommit=True) as connection:
+        connection.execute("SET application_name = 'nightshift lock'")
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone()
+        if not row or not row[0]:
+            raise AlreadyRunning(
+                f"another process is running {what}",
+                "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
+            )
+        yield
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailable:
+    given = settings().database_url
+    where = "the embedded server"
+    if given is not None:
+        parts = urlsplit(given.get_secret_value())
+        where = f"{parts.hostname}:{parts.port or 5432}"
+    return DatabaseUnavailable(
+        f"PostgreSQL at {where} does not answer: {str(error).strip().splitlines()[0]}",
+        "Start it, or correct NIGHTSHIFT_DATABASE_URL (unset: an embedded server).",
+    )

@@ -1,0 +1,222 @@
+"""Background services that live exactly as long as somebody uses them.
+
+A *keeper* is a small process of its own session that runs one service (PostgreSQL, the Prefect
+server) for every Nightshift process of one home folder:
+
+- a user holds a shared lock on `users.lock`; the kernel drops it when the user dies, however;
+- the keeper holds `keeper.lock`, restarts a service that crashed, and ends it as soon as it can
+  take `users.lock` for itself, that is when nobody is left;
+- the service gets a signal from the kernel when its keeper is killed (PR_SET_PDEATHSIG).
+
+So no service is started twice and none stays behind, whatever is killed.
+
+    python -m infra.keeper infra.database.embedded:Postgres FOLDER
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Protocol
+
+from infra.errors import NightshiftError
+
+START_SECONDS = 120
+"""A first start makes the data folder and runs all migrations; a busy machine takes a minute."""
+START_ATTEMPTS = 5
+"""After a crash the remains of the old service may stand in the way for a moment."""
+PR_SET_PDEATHSIG = 1
+
+
+class Service(Protocol):
+    """What a keeper runs. `folder` holds its locks, its log and `ready.json`."""
+
+    folder: Path
+    death_signal: signal.Signals
+    error: type[NightshiftError]
+
+    def __init__(self, folder: Path) -> None: ...
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it as a child of this process."""
+        ...
+
+    def address(self) -> dict[str, str] | None:
+        """Where it answers, or None while it does not answer yet."""
+        ...
+
+
+_used: dict[Path, IO[str]] = {}
+_keepers: list[subprocess.Popen[bytes]] = []
+"""Children of this process that outlive it; kept, since Popen complains when forgotten."""
+
+
+def use(service: Service) -> dict[str, str]:
+    """Have `service` running for as long as this process lives; return its address."""
+    folder = service.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in _used:
+        users = (folder / "users.lock").open("a")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        _used[folder] = users
+    return _address(service)
+
+
+def leave(service: Service) -> None:
+    """Stop using it before this process ends; the last one's leave ends the service."""
+    users = _used.pop(service.folder, None)
+    if users is not None:
+        users.close()
+
+
+def _address(service: Service) -> dict[str, str]:
+    folder = service.folder
+    ready, keeper_lock = folder / "ready.json", folder / "keeper.lock"
+    deadline = time.monotonic() + START_SECONDS
+    with (folder / "start.lock").open("a") as start_lock:
+        fcntl.flock(start_lock, fcntl.LOCK_EX)
+        keeper: subprocess.Popen[bytes] | None = None
+        while time.monotonic() < deadline:
+            if keeper is None and not _is_locked(keeper_lock):
+                ready.unlink(missing_ok=True)
+                keeper = _spawn(service)
+            if ready.exists():
+                return json.loads(ready.read_text())
+            if keeper is not None and keeper.poll() is not None:
+                break
+            time.sleep(0.02)
+    raise service.error(
+        f"{type(service).__name__} did not start: {_last_lines(folder / 'log.txt')}",
+        f"Read {folder / 'log.txt'}; NIGHTSHIFT_HOME says where this folder lies.",
+    )
+
+
+def _spawn(service: Service) -> subprocess.Popen[bytes]:
+    kind = type(service)
+    with (service.folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "infra.keeper",
+                f"{kind.__module__}:{kind.__qualname__}",
+                str(service.folder),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    _keepers.append(process)
+    return process
+
+
+def keep(service: Service) -> None:
+    """Run `service` until nobody uses it any more."""
+    folder = service.folder
+    own = (folder / "keeper.lock").open("a")
+    fcntl.flock(own, fcntl.LOCK_EX)
+    stop = False
+
+    def on_signal(_signal: int, _frame: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ready = folder / "ready.json"
+    failures = 0
+    with (folder / "users.lock").open("a") as users:
+        while not stop:
+            ready.unlink(missing_ok=True)
+            process = service.start()
+            try:
+                if _becomes_ready(service, process, ready):
+                    failures = 0
+                elif (failures := failures + 1) == START_ATTEMPTS:
+                    raise service.error(f"ended with exit code {process.returncode} while starting")
+                while process.poll() is None and not stop:
+                    try:
+                        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        time.sleep(0.1)
+                    else:
+                        stop = True
+            finally:
+                ready.unlink(missing_ok=True)
+                _end(process, service.death_signal)
+
+
+def _becomes_ready(service: Service, process: subprocess.Popen[bytes], ready: Path) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None:
+        address = service.address()
+        if address is not None:
+            partial = ready.with_suffix(".partial")
+            partial.write_text(json.dumps(address))
+            partial.replace(ready)
+            return True
+        if time.monotonic() > deadline:
+            raise service.error(f"did not answer within {START_SECONDS} s")
+        time.sleep(0.02)
+    time.sleep(0.3)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
+    for end in (first, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            process.send_signal(end)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+
+
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends `death_signal` to the child when its parent dies."""
+    parent = os.getpid()
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def apply() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return apply
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _last_lines(log: Path, count: int = 3) -> str:
+    try:
+        return " | ".join(log.read_text(errors="replace").strip().splitlines()[-count:])
+    except OSError as error:
+        return str(error)
+
+
+def main() -> None:
+    kind, folder = sys.argv[1:]
+    module, name = kind.split(":")
+    service: Service = getattr(importlib.import_module(module), name)(Path(folder))
+    try:
+        keep(service)
+    except (NightshiftError, OSError, subprocess.SubprocessError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The embedded server and its keeper, for real: who uses it keeps it, nobody leaves it behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from infra import database as db
+from infra import keeper
+from infra.database.embedded import Postgres
+from infra.errors import AlreadyRunning, DatabaseUnavailable, SettingsError
+from infra.settings import settings
+
+USER = """
+import sys, time
+from infra import keeper
+from pathlib import Path
+from infra.database.embedded import Postgres
+print(keeper.use(Postgres(Path(sys.argv[1])))["host"], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return tmp_path / "postgres"
+
+
+def start_user(folder: Path) -> subprocess.Popen[str]:
+    user = subprocess.Popen(
+        [sys.executable, "-c", USER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert user.stdout and user.stdout.readline()
+    return user
+
+
+def end(user: subprocess.Popen[str]) -> None:
+    user.kill()
+    user.wait()
+    assert user.stdout
+    user.stdout.close()
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """The keeper and the server of `folder`, but no client of it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "infra.keeper" in line and str(folder) in line:
+            found.append(process)
+        elif line and line[0].endswith("bin/postgres") and str(folder / "data") in line:
+            found.append(process)
+    return found
+
+
+def wait_until_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 15
+    while processes(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes(folder) == []
+
+
+def test_server_ends_after_its_last_user_is_killed(folder: Path) -> None:
+    first, second = start_user(folder), start_user(folder)
+    end(first)
+    time.sleep(0.5)
+    assert len(processes(folder)) == 2, "one keeper and one server serve both users"
+    end(second)
+    wait_until_gone(folder)
+
+
+@pytest.mark.parametrize("victim", ["infra.keeper", "postgres"])
+def test_killed_keeper_or_server_is_replaced_and_data_stays(folder: Path, victim: str) -> None:
+    service = Postgres(folder)
+    address = keeper.use(service)
+    where = {"host": address["host"], "user": address["user"], "dbname": "postgres"}
+    with psycopg.connect(**where, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    for process in processes(folder):
+        line = process.cmdline()
+        if victim in line or line[0].endswith(victim):
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(10)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            keeper.use(service)
+            with psycopg.connect(**where) as connection:
+                row = connection.execute("SELECT answer FROM kept").fetchone()
+            break
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert row == (42,)
+    keeper.leave(service)
+    wait_until_gone(folder)
+
+
+def test_half_made_data_folder_is_made_again(folder: Path) -> None:
+    (folder / "data.new").mkdir(parents=True)
+    (folder / "data.new" / "PG_VERSION").write_text("18\n")
+    service = Postgres(folder)
+    assert keeper.use(service)["user"] == "nightshift"
+    keeper.leave(service)
+    wait_until_gone(folder)
+
+
+def test_migrations_are_applied_once(database: db.Pool) -> None:
+    db.migrate(database)
+    with database.connection() as connection:
+        rows = connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()
+    assert rows[0]["name"] == "0001_spine.sql"
+    assert len(rows) == len({row["name"] for row in rows})
+
+
+def test_only_one_process_holds_the_right_to_a_run(database: db.Pool) -> None:
+    with db.exclusive("nightly-ppo"):
+        with pytest.raises(AlreadyRunning, match="nightly-ppo"), db.exclusive("nightly-ppo"):
+            pass
+        with db.exclusive("dpo-training"):
+            pass
+    with db.exclusive("nightly-ppo"):
+        pass
+
+
+def test_unreachable_server_is_one_clear_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/nightshift")
+    settings.cache_clear()
+    with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1 does not answer") as caught:
+        db.pool()
+    assert "NIGHTSHIFT_DATABASE_URL" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_wrong_url_names_the_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", "mysql://localhost/nightshift")
+    settings.cache_clear()
+    with pytest.raises(SettingsError, match="NIGHTSHIFT_DATABASE_URL"):
+        db.url()
