@@ -1,0 +1,141 @@
+"""What models were asked and answered: interactions, and the trajectories a night trains on."""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow
+
+from infra.database import Pool
+from infra.runs import Run
+
+COLUMNS = (
+    "key model model_version tenant prompt completion prompt_token_ids completion_token_ids"
+    " logprobs columns reward source"
+).split()
+ARRAYS = {
+    "prompt_token_ids": "integer[]",
+    "completion_token_ids": "integer[]",
+    "logprobs": "real[]",
+    "columns": "jsonb",
+    "reward": "double precision",
+}
+
+
+def add_sampled(
+    pool: Pool, run: Run, model: str, version: str, rows: Iterable[dict[str, Any]]
+) -> int:
+    """Store sampled completions, each once; how many are new.
+
+    A row holds prompt, completion, prompt_token_ids, completion_token_ids, logprobs (natural
+    log, of the behaviour policy, one a completion token), reward, and columns for the reward.
+    """
+    values = ", ".join(f"%({name})s::{ARRAYS.get(name, 'text')}" for name in COLUMNS)
+    statement = (
+        f"INSERT INTO interactions ({', '.join(COLUMNS)}) VALUES ({values})"  # noqa: S608
+        " ON CONFLICT (key) DO NOTHING"
+    )
+    with pool.connection() as connection, connection.transaction():
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                statement,
+                [
+                    {
+                        **row,
+                        "columns": json.dumps(row.get("columns", {})),
+                        "key": f"{run.id}/sample/{number}",
+                        "model": model,
+                        "model_version": version,
+                        "tenant": "default",
+                        "source": "sampled",
+                    }
+                    for number, row in enumerate(rows)
+                ],
+            )
+            return cursor.rowcount
+
+
+def count_usable(pool: Pool, run: Run, model: str, versions: list[str], since: datetime) -> int:
+    """How many interactions `choose` could take."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            "SELECT count(*) AS count FROM interactions i WHERE " + USABLE,
+            {"model": model, "versions": versions, "since": since, "run": run.id},
+        ).fetchone()
+    assert row is not None
+    return row["count"]
+
+
+USABLE = """
+    i.model = %(model)s AND i.model_version = ANY(%(versions)s) AND i.reward IS NOT NULL
+    AND i.created_at >= %(since)s AND cardinality(i.completion_token_ids) > 0
+    AND NOT EXISTS (SELECT 1 FROM trajectories t
+                    WHERE t.interaction_id = i.id AND t.run_id <> %(run)s)
+"""
+
+
+def choose(
+    pool: Pool, run: Run, model: str, versions: list[str], since: datetime, limit: int
+) -> int:
+    """Fix the newest `limit` usable interactions as this run's trajectories; how many there are.
+
+    Usable is what one of `versions` answered since `since`, has a reward, and no other run has
+    trained on. Chosen once: a resumed run keeps its first choice.
+    """
+    with pool.connection() as connection, connection.transaction():
+        already = _chosen(connection, run)
+        if already:
+            return already
+        connection.execute(
+            "INSERT INTO trajectories (run_id, position, interaction_id)"
+            " SELECT %(run)s, row_number() OVER (ORDER BY id) - 1, id FROM ("
+            f"  SELECT i.id FROM interactions i WHERE {USABLE}"  # noqa: S608
+            "   ORDER BY i.id DESC LIMIT %(limit)s) AS newest",
+            {
+                "run": run.id,
+                "model": model,
+                "versions": versions,
+                "since": since,
+                "limit": limit,
+            },
+        )
+        return _chosen(connection, run)
+
+
+def _chosen(connection: psycopg.Connection[DictRow], run: Run) -> int:
+    row = connection.execute(
+        "SELECT count(*) AS count FROM trajectories WHERE run_id = %s", [run.id]
+    ).fetchone()
+    assert row is not None
+    return row["count"]
+
+
+def trajectories(pool: Pool, run: Run) -> Iterator[dict[str, Any]]:
+    """The run's trajectories in their order, streamed."""
+    with (
+        pool.connection() as connection,
+        connection.transaction(),
+        connection.cursor("trajectories") as cursor,
+    ):
+        cursor.execute(
+            "SELECT i.prompt, i.completion, i.prompt_token_ids, i.completion_token_ids,"
+            " i.logprobs, i.reward, i.model_version, i.columns"
+            " FROM trajectories t JOIN interactions i ON i.id = t.interaction_id"
+            " WHERE t.run_id = %s ORDER BY t.position",
+            [run.id],
+        )
+        yield from cursor
+
+
+def export(pool: Pool, run: Run, path: Path) -> int:
+    """Write the run's trajectories as gzipped JSON lines, same bytes for the same rows."""
+    count = 0
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream:
+        for row in trajectories(pool, run):
+            stream.write(json.dumps(row).encode() + b"\n")
+            count += 1
+    return count

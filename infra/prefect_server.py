@@ -1,0 +1,72 @@
+"""The Prefect server of this machine, on the same PostgreSQL, run by `infra.keeper`.
+
+PREFECT_API_URL names a server of your own instead. Nothing here imports Prefect: it is a program
+that is started, and its address goes into the environment of the process that runs flows.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from infra import database, keeper
+from infra.errors import ServiceUnavailable
+from infra.settings import settings
+
+
+class PrefectServer:
+    """`prefect server start` on a free loopback port; its log lies in `folder`."""
+
+    death_signal = signal.SIGTERM
+    error = ServiceUnavailable
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        database.ensure_database("prefect")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--no-services"]
+            + ["--host", "127.0.0.1", "--port", str(self.port)],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=keeper.die_with_parent(self.death_signal),
+            env=os.environ
+            | {
+                "PREFECT_HOME": str(self.folder / "home"),
+                "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", "asyncpg"),
+                "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+            },
+        )
+
+    def address(self) -> dict[str, str] | None:
+        api = f"http://127.0.0.1:{self.port}/api"
+        try:
+            with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+                if json.load(answer) is not True:
+                    return None
+        except OSError:
+            return None
+        return {"api": api, "ui": f"http://127.0.0.1:{self.port}"}
+
+
+def ensure() -> str:
+    """Have a Prefect server, and let this process's Prefect use it; the address of its UI.
+
+    Must be called before Prefect is imported.
+    """
+    os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
+    if given := os.environ.get("PREFECT_API_URL"):
+        return given.removesuffix("/api")
+    address = keeper.use(PrefectServer(settings().home / "prefect"))
+    os.environ["PREFECT_API_URL"] = address["api"]
+    return address["ui"]

@@ -1,0 +1,64 @@
+"""Runs of flows, remembered so that a killed one is finished by the next start."""
+
+import hashlib
+import json
+from typing import Any
+from uuid import uuid4
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict
+
+from infra.database import Pool
+
+
+class Run(BaseModel):
+    """One run of a flow. `resumed`: an earlier process began it and did not end it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    flow: str
+    resumed: bool
+
+
+def begin(pool: Pool, flow: str, identity: dict[str, Any]) -> Run:
+    """The begun run of `flow` with the same identity, or a new one.
+
+    `identity` is what makes two starts the same work: the parameters that shape the result and
+    the checksums of the files they name, as JSON values.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    fresh = f"{flow}-{uuid4().hex[:8]}"
+    with pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO runs (id, flow, parameters, fingerprint) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (flow, fingerprint) WHERE state = 'begun' DO NOTHING",
+            [fresh, flow, Jsonb(identity), fingerprint],
+        )
+        row = connection.execute(
+            "SELECT id FROM runs WHERE flow = %s AND fingerprint = %s AND state = 'begun'",
+            [flow, fingerprint],
+        ).fetchone()
+    assert row is not None
+    return Run(id=row["id"], flow=flow, resumed=row["id"] != fresh)
+
+
+def end(pool: Pool, run: Run, state: str, report: dict[str, Any] | None = None) -> None:
+    """Close a run as 'finished' or 'failed'; a closed run stays as it is."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE runs SET state = %s, ended_at = now(), report = %s"
+            " WHERE id = %s AND state = 'begun'",
+            [state, Jsonb(report), run.id],
+        )
+
+
+def count_finished(pool: Pool, flow: str) -> int:
+    """How many runs of `flow` have finished."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            "SELECT count(*) AS count FROM runs WHERE flow = %s AND state = 'finished'", [flow]
+        ).fetchone()
+    assert row is not None
+    return row["count"]
