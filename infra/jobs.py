@@ -1,0 +1,125 @@
+"""The jobs table: what was launched, under which reservation, and how it ended."""
+
+from decimal import Decimal
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict
+
+from infra.database import Pool
+from infra.errors import InputError, LaunchError
+from infra.runs import Run
+from jobs.contract import JobResult, JobSpec
+
+ENDED = ("succeeded", "failed", "stopped")
+
+
+class JobRecord(BaseModel):
+    """One row. `state`: launching, running, succeeded, failed or stopped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    run_id: str
+    launcher: str
+    spec: JobSpec
+    hourly_usd: Decimal
+    handle: dict[str, Any] | None
+    state: str
+    result: JobResult | None
+    error: str | None
+
+
+def record_launch(
+    pool: Pool, run: Run, spec: JobSpec, launcher: str, hourly_usd: Decimal, flow_run: str | None
+) -> JobRecord:
+    """Store a job before it is launched; the row that is there already stays, and is returned.
+
+    Raises LaunchError when the key belongs to another job.
+    """
+    with pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO jobs (key, run_id, launcher, spec, hourly_usd, flow_run)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING",
+            [spec.key, run.id, launcher, Jsonb(spec.model_dump()), hourly_usd, flow_run],
+        )
+    known = find(pool, spec.key)
+    assert known is not None
+    if known.spec != spec:
+        raise LaunchError(
+            f"the job {spec.key} was begun with other parameters",
+            "Start the run with the parameters that it was begun with.",
+        )
+    return known
+
+
+def record_handle(pool: Pool, key: str, handle: dict[str, Any]) -> None:
+    """Store where a job runs, before anybody waits for it; a stopped job stays stopped."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET handle = %s, state = 'running',"
+            " started_at = coalesce(started_at, now())"
+            " WHERE key = %s AND state IN ('launching', 'running')",
+            [Jsonb(handle), key],
+        )
+
+
+def record_end(
+    pool: Pool,
+    key: str,
+    state: str,
+    result: JobResult | None = None,
+    error: str | None = None,
+) -> None:
+    """Store how a job ended; the first end stays."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET state = %s, result = %s, error = %s, ended_at = now()"
+            " WHERE key = %s AND state IN ('launching', 'running')",
+            [state, Jsonb(result.model_dump() if result else None), error, key],
+        )
+
+
+def find(pool: Pool, key: str) -> JobRecord | None:
+    """The job with exactly this key."""
+    with pool.connection() as connection:
+        row = connection.execute("SELECT * FROM jobs WHERE key = %s", [key]).fetchone()
+    return JobRecord.model_validate(row) if row else None
+
+
+def find_one(pool: Pool, ending: str) -> JobRecord:
+    """The one job whose key ends so. Raises InputError for none or several."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT key FROM jobs WHERE key = %s OR right(key, %s) = %s ORDER BY key",
+            [ending, len(ending), ending],
+        ).fetchall()
+    keys = [row["key"] for row in rows]
+    if ending in keys:
+        keys = [ending]
+    if len(keys) != 1:
+        found = "several: " + ", ".join(keys[:5]) if keys else "none"
+        raise InputError(
+            f"KEY {ending!r} names {found}", "`nightshift jobs list` shows the keys."
+        )
+    record = find(pool, keys[0])
+    assert record is not None
+    return record
+
+
+def of_run(pool: Pool, run_id: str) -> list[JobRecord]:
+    """A run's jobs, oldest first."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT * FROM jobs WHERE run_id = %s ORDER BY created_at", [run_id]
+        ).fetchall()
+    return [JobRecord.model_validate(row) for row in rows]
+
+
+def unended(pool: Pool) -> list[JobRecord]:
+    """Jobs that are launching or running, of any run."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT * FROM jobs WHERE state IN ('launching', 'running') ORDER BY created_at"
+        ).fetchall()
+    return [JobRecord.model_validate(row) for row in rows]

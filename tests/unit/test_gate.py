@@ -1,0 +1,94 @@
+"""The gate says yes to a better candidate, and no to a worse, an equal and a broken one."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import InputError
+from tasks.gate import Gate, Measured, judge, paired_interval
+
+SAME = Measured(length=20, invalid=0.1, perplexity=5)
+
+
+def rewards(mean: float, seed: int, items: int = 200) -> list[float]:
+    return list((np.random.default_rng(seed).random(items) < mean).astype(float))
+
+
+def verdict(candidate, champion, measured=SAME, kl=1.0, gate=Gate()):  # noqa: B008
+    return judge(candidate, champion, measured, SAME, kl, gate)
+
+
+def test_better_candidate_is_promoted() -> None:
+    result = verdict(rewards(0.7, 1), rewards(0.3, 2))
+    assert result.promote
+    assert 0.2 < result.confidence_interval[0] < result.gain < result.confidence_interval[1] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion"),
+    [
+        (rewards(0.5, 1), rewards(0.5, 1)),
+        (rewards(0.3, 1), rewards(0.7, 2)),
+        (rewards(0.52, 1), rewards(0.5, 2)),
+        ([1.0] * 50, [1.0] * 50),
+    ],
+    ids=["equal", "worse", "within noise", "both perfect"],
+)
+def test_candidate_that_is_not_surely_better_is_refused(candidate, champion) -> None:
+    result = verdict(candidate, champion)
+    assert not result.promote
+    assert "gain" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "kl", "named"),
+    [
+        (SAME, 41.0, "KL"),
+        (SAME, math.nan, "KL"),
+        (SAME.model_copy(update={"length": 31}), 1.0, "length"),
+        (SAME.model_copy(update={"length": 12}), 1.0, "length"),
+        (SAME.model_copy(update={"length": 0}), 1.0, "length"),
+        (SAME.model_copy(update={"perplexity": 8}), 1.0, "perplexity"),
+        (SAME.model_copy(update={"invalid": 0.13}), 1.0, "invalid"),
+    ],
+)
+def test_each_guardrail_can_refuse_a_better_candidate(changed, kl, named) -> None:
+    result = verdict(rewards(0.9, 1), rewards(0.1, 2), changed, kl)
+    assert not result.promote
+    assert named in next(check.name for check in result.checks if not check.passed)
+
+
+def test_minimum_gain_must_be_exceeded_surely() -> None:
+    better, champion = rewards(0.7, 1), rewards(0.3, 2)
+    assert verdict(better, champion, gate=Gate(minimum_gain=0.1)).promote
+    assert not verdict(better, champion, gate=Gate(minimum_gain=0.4)).promote
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion"), [([], []), ([1.0], [1.0, 2.0]), ([math.nan], [1.0])]
+)
+def test_unusable_rewards_are_an_error(candidate, champion) -> None:
+    with pytest.raises(InputError):
+        paired_interval(candidate, champion)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40),
+)
+def test_interval_holds_the_gain_and_mirrors(pairs) -> None:
+    candidate, champion = [list(side) for side in zip(*pairs, strict=True)]
+    gain, low, high = paired_interval(candidate, champion)
+    assert low - 1e-9 <= gain <= high + 1e-9
+    assert paired_interval(champion, candidate)[0] == pytest.approx(-gain)
+
+
+def test_interval_covers_the_true_gain_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(100):
+        _, low, high = paired_interval(random.normal(0.1, 1, 100), random.normal(0, 1, 100))
+        covered += low <= 0.1 <= high
+    assert 88 <= covered <= 99
