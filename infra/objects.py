@@ -1,1 +1,0 @@
-"""Placeholder until the object store lands: copies, no checks."""
