@@ -190,7 +190,7 @@ def _locate(uri: str) -> tuple[Store, str]:
     scheme, _, path = uri.rstrip("/").partition("://")
     if scheme == "file" and path.startswith("/"):
         store, key = FolderStore(), unquote(path)
-    elif scheme == "s3" and path:
+    elif scheme == "s3" and path.partition("/")[0]:
         from infra.objects.bucket import BucketStore  # boto3 takes a second to import
 
         store, key = BucketStore(path.partition("/")[0]), path

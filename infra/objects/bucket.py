@@ -26,7 +26,7 @@ TRANSFER = TransferConfig(
 )
 CONNECTION = Config(
     connect_timeout=3,  # with four attempts, an unreachable endpoint is an error in 20 s
-    read_timeout=60,
+    read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 4},
     max_pool_connections=2 * THREADS,
     # Every byte is compared with the manifest's sha256; without a CRC too, s3transfer saves a HEAD.
@@ -36,7 +36,7 @@ COMMIT_ATTEMPTS = 10
 
 _REMEDY = (
     "See NIGHTSHIFT_OBJECTS (bucket), NIGHTSHIFT_S3_ENDPOINT_URL (server) and the credentials "
-    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and AWS_REGION)."
+    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and AWS_DEFAULT_REGION)."
 )
 
 
@@ -136,19 +136,19 @@ class BucketStore:
             raise _explain(where, error) from error
         except (BotoCoreError, RetriesExceededError, ValueError) as error:
             # no credentials, an unreachable or misspelt endpoint, a connection that broke
-            raise ObjectAccessDenied(f"{where} cannot be used: {error}.", _REMEDY) from error
+            raise ObjectAccessDenied(f"{where} cannot be used: {error}", _REMEDY) from error
 
 
 def _explain(where: str, error: ClientError) -> ObjectError:
     code = error.response.get("Error", {}).get("Code", "")
     if code in ("NoSuchKey", "InvalidRange", "PreconditionFailed"):
-        return IntegrityError(f"{where}: a part vanished or changed meanwhile: {error}.", UNUSABLE)
+        return IntegrityError(f"{where}: a part vanished or changed meanwhile: {error}", UNUSABLE)
     if "Quota" in code or "StorageFull" in code:
         return StorageFull(
-            f"{where} has no room: {error}.",
+            f"{where} has no room: {error}",
             "Raise the bucket's quota or free space in it, or name another in NIGHTSHIFT_OBJECTS.",
         )
-    return ObjectAccessDenied(f"{where} cannot be used: {error}.", _REMEDY)
+    return ObjectAccessDenied(f"{where} cannot be used: {error}", _REMEDY)
 
 
 @cache
