@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.errors import ObjectAccessDenied, ObjectError, StorageFull
@@ -74,16 +74,18 @@ def flush_tree(path: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
+    """Make the folder and hold its lock; the one who had it before may remove it meanwhile."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-        os.close(descriptor)  # the one before us removed it when it was done
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                    return os.dup(descriptor)  # has the same lock
+            finally:
+                os.close(descriptor)
 
 
 def _empty(folder: Path) -> None:

@@ -298,6 +298,14 @@ def test_readers_of_one_destination_share_the_work(root: str, tmp_path: Path, so
     assert [path.name for path in (tmp_path / "place").iterdir()] == ["copy"]
 
 
+def test_what_a_killed_reader_left_is_removed(root: str, tmp_path: Path, source: Path) -> None:
+    uri = put(source, f"{root}/x").uri
+    (tmp_path / "place").mkdir()
+    build(tmp_path / "place/.copy.partial", {"content": {"a": b"fir", "stale": b""}, "more": b""})
+    assert read(get(uri, tmp_path / "place/copy")) == read(source)
+    assert [path.name for path in (tmp_path / "place").iterdir()] == ["copy"]
+
+
 def test_a_writable_root_is_left_as_it_was(root: str) -> None:
     check_writable(root)
     check_writable(f"{root}/deeper/still")
