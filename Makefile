@@ -1,0 +1,44 @@
+# Needs Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+BIN := .venv/bin
+ENVIRONMENTS := infra/environments
+
+.PHONY: demo setup test check benchmark lock clean
+
+demo: setup
+	@$(BIN)/nightshift run nightly-ppo --preset demo
+
+setup: .venv/control
+	@$(BIN)/nightshift setup
+
+test: .venv/dev
+	@$(BIN)/python -m tests.run
+
+check: .venv/dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/unit/test_documents.py
+
+.venv/control: $(ENVIRONMENTS)/control.txt pyproject.toml
+	@$(PYTHON) -m venv .venv
+	@$(PYTHON) infra/compute/uv.py .venv/bin/python $(ENVIRONMENTS)/control.txt
+	@touch $@
+
+.venv/dev: .venv/control $(ENVIRONMENTS)/dev.txt
+	@$(PYTHON) infra/compute/uv.py .venv/bin/python $(ENVIRONMENTS)/dev.txt
+	@touch $@
+
+# torch is pinned without its local version, so that a CUDA machine gets its own build.
+lock: .venv/control
+	@cd $(ENVIRONMENTS) && for name in control dev train train-test; do \
+	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; esac); \
+	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	    --custom-compile-command "make lock  (uv pip compile)" \
+	    $$($(PYTHON) ../compute/uv.py) $$constraint $$name.in -o $$name.txt && \
+	  sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $$name.txt; \
+	done
+
+clean:
+	@rm -rf .venv .nightshift

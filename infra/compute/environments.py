@@ -1,0 +1,78 @@
+"""Job environments: one pinned file each, made on first use and kept under the file's hash."""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from infra.compute.uv import ENVIRONMENTS, install_command
+from infra.errors import EnvironmentBuildError, StorageFull
+from infra.settings import settings
+
+
+def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
+    """The Python of environment `name` (`files`/NAME.txt), made first if it is not there.
+
+    Two processes that want the same one make it once; one that was torn is made again. Raises
+    EnvironmentBuildError with what uv said, StorageFull.
+    """
+    requirements = files / f"{name}.txt"
+    if not requirements.is_file():
+        known = ", ".join(sorted(path.stem for path in files.glob("*.txt")))
+        raise EnvironmentBuildError(
+            f"there is no job environment {name!r}", f"Use one of: {known}."
+        )
+    folder = settings().home / "environments" / f"{name}-{_key(requirements)}"
+    complete, python = folder / "COMPLETE", folder / "bin" / "python"
+    if complete.exists():
+        return python
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"waiting for another process that makes the environment {name!r} ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            _say(f"making the job environment {name!r}, a minute or two ...")
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(folder, python, requirements)
+            complete.touch()
+    return python
+
+
+def _make(folder: Path, python: Path, requirements: Path) -> None:
+    from uv import find_uv_bin
+
+    uv = find_uv_bin()
+    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements)
+    _run(install_command(uv, str(python), requirements), requirements)
+
+
+def _run(command: list[str], requirements: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    said = (done.stderr or done.stdout).strip()
+    if "No space left on device" in said or "Disk quota exceeded" in said:
+        raise StorageFull(
+            f"the disk is full while making the environment {requirements.stem!r}",
+            "Free space, or set NIGHTSHIFT_HOME to a folder on a larger disk.",
+        )
+    raise EnvironmentBuildError(
+        f"the environment {requirements.stem!r} cannot be made: {said[-1500:]}",
+        f"Correct {requirements.name}, or the index that pip is configured for "
+        "(pip config list shows it), and run the command again.",
+    )
+
+
+def _key(requirements: Path) -> str:
+    python = f"{sysconfig.get_platform()} {sys.version_info}"
+    return hashlib.sha256(requirements.read_bytes() + python.encode()).hexdigest()[:16]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,307 @@
+"""Jobs on this machine: each a process beside a watchdog, in a folder of its own.
+
+HOME/jobs/<key>/ holds spec.json, launch.json (the order to the watchdog), lock (held by a live
+watchdog), attempts/N.alive.json and N.ended.json, log.txt, and what the program writes. Whoever
+holds no lock is dead: the kernel says so, and no process id is trusted.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from infra.compute import environments
+from infra.compute.launcher import Handle, JobStatus, Quote, Reserved, State
+from infra.compute.watchdog import GPU_SHORTAGE, LABEL, kill_labelled, write_whole
+from infra.errors import LaunchError
+from infra.settings import REPOSITORY, settings
+from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress, Resources
+
+START_SECONDS = 60
+PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy|SSL_CERT_.*"
+    r"|REQUESTS_CA_BUNDLE|OMP_NUM_THREADS|HF_.*|TRANSFORMERS_.*|AWS_.*"
+    r"|NIGHTSHIFT_S3_ENDPOINT_URL|LD_LIBRARY_PATH|CUDA_(HOME|PATH)"
+)
+"""What a job's environment gets of ours: never the database's URL."""
+
+
+class LocalLauncher:
+    """Runs jobs on this machine. `python` and `package` are for programs of another place."""
+
+    def __init__(self, home: Path, python: Path | None = None, package: str = "jobs") -> None:
+        self.home = home
+        self.jobs = home / "jobs"
+        self.python = python
+        self.package = package
+
+    def quote(self, resources: Resources) -> Quote:
+        gpus = sum(resources.accelerators.values())
+        memory = psutil.virtual_memory().total / 2**30
+        for what, wanted, present in (
+            ("GPUs", gpus, gpu_count()),
+            ("CPU cores", resources.cpus, os.cpu_count() or 1),
+            ("GB of memory", resources.memory_gb, round(memory, 1)),
+        ):
+            if wanted > present:
+                raise LaunchError(
+                    f"this machine has {present} {what}, the job asks for {wanted:g}",
+                    "Ask for less, or for another --target.",
+                )
+        if resources.use_spot:
+            raise LaunchError("this machine has no spot price", "Ask for no spot machine.")
+        config = settings()
+        return Quote(
+            launcher="local",
+            hourly_usd=config.local_usd_per_hour + gpus * config.local_gpu_usd_per_hour,
+            accelerators=resources.accelerators,
+            region="this machine",
+            spot=False,
+            valid_until=None,
+            source="NIGHTSHIFT_LOCAL_USD_PER_HOUR",
+        )
+
+    def launch(self, spec: JobSpec, reservation: Reserved) -> Handle:
+        folder = self._folder(spec.key)
+        (folder / "attempts").mkdir(parents=True, exist_ok=True)
+        python = self.python or environments.ensure(spec.environment)
+        with (folder / "launch.lock").open("a") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            self._store_spec(folder, spec)
+            attempts = self.attempts(spec.key)
+            if attempts:
+                status = self.poll(attempts[-1])
+                if status.state in ("running", "succeeded", "failed"):
+                    return attempts[-1]
+            number = attempts[-1].attempt + 1 if attempts else 1
+            self._order(folder, spec, reservation, number, python)
+            with (folder / "log.txt").open("ab") as log:
+                watchdog = subprocess.Popen(
+                    [sys.executable, "-m", "infra.compute.watchdog", str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=REPOSITORY,
+                    start_new_session=True,
+                )
+            return self._confirmed(folder, spec.key, watchdog)
+
+    def attempts(self, key: str) -> list[Handle]:
+        folder = self._folder(key)
+        numbers = sorted(
+            int(path.name.split(".")[0]) for path in folder.glob("attempts/*.alive.json")
+        )
+        return [self._handle(folder, key, number) for number in numbers]
+
+    def poll(self, handle: Handle) -> JobStatus:
+        folder = Path(handle.place)
+        alive = folder / "attempts" / f"{handle.attempt}.alive.json"
+        ended = alive.with_name(f"{handle.attempt}.ended.json")
+        is_last = not alive.with_name(f"{handle.attempt + 1}.alive.json").exists()
+        running = is_last and not ended.exists() and _is_locked(folder / "lock")
+        begun = json.loads(alive.read_text())
+        status: dict = {
+            "started": datetime.fromtimestamp(begun["started"], UTC),
+            "seen": datetime.fromtimestamp(max(alive.stat().st_mtime, begun["started"]), UTC),
+            "progress": _last_progress(folder / "progress.jsonl"),
+        }
+        if running:
+            return JobStatus(state="running", **status)
+        if not ended.exists():
+            if is_last:
+                kill_labelled(folder)
+            return JobStatus(state="lost", **status)
+        end = json.loads(ended.read_text())
+        status["seen"] = datetime.fromtimestamp(end["ended"], UTC)
+        result = _result(folder / "result.json")
+        return JobStatus(
+            state=_ended_state(end["exit_code"], result),
+            exit_code=end["exit_code"],
+            result=result,
+            **status,
+        )
+
+    def logs(self, handle: Handle, follow: bool = False) -> Iterator[str]:
+        path = Path(handle.place) / "log.txt"
+        with path.open(errors="replace") as stream:
+            while True:
+                running = follow and _is_locked(path.with_name("lock"))
+                for line in stream:
+                    yield line.rstrip("\n")
+                if not running:
+                    return
+                time.sleep(0.3)
+
+    def stop(self, handle: Handle) -> None:
+        folder = Path(handle.place)
+        lock = folder / "lock"
+        alive = folder / "attempts" / f"{self.attempts(handle.key)[-1].attempt}.alive.json"
+        watchdog = json.loads(alive.read_text())["pid"]
+        if _is_locked(lock):
+            _signal_watchdog(watchdog, folder, signal.SIGTERM)
+            deadline = time.monotonic() + settings().stop_grace_seconds + 5
+            while _is_locked(lock) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        while _is_locked(lock):
+            _signal_watchdog(watchdog, folder, signal.SIGKILL)
+            time.sleep(0.05)
+        kill_labelled(folder)
+
+    def running(self) -> list[Handle]:
+        folders: set[Path] = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                label = process.environ().get(LABEL)
+                if label and Path(label).parent == self.jobs:
+                    folders.add(Path(label))
+        found = []
+        for folder in sorted(folders):
+            key = JobSpec.model_validate_json((folder / "spec.json").read_text()).key
+            found += self.attempts(key)[-1:]
+        return found
+
+    def _folder(self, key: str) -> Path:
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
+        return self.jobs / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+    def _handle(self, folder: Path, key: str, attempt: int) -> Handle:
+        begun = json.loads((folder / "attempts" / f"{attempt}.alive.json").read_text())
+        return Handle(
+            launcher="local",
+            key=key,
+            reservation=begun["reservation"],
+            place=str(folder),
+            attempt=attempt,
+        )
+
+    def _store_spec(self, folder: Path, spec: JobSpec) -> None:
+        path = folder / "spec.json"
+        if not path.exists():
+            write_whole(path, spec.model_dump(mode="json"))
+        elif JobSpec.model_validate_json(path.read_text()) != spec:
+            raise LaunchError(
+                f"the job {spec.key} was launched with other parameters",
+                "Start the run with the parameters that it was begun with.",
+            )
+
+    def _order(
+        self, folder: Path, spec: JobSpec, reservation: Reserved, attempt: int, python: Path
+    ) -> None:
+        environment = {k: v for k, v in os.environ.items() if PASSED_ON.fullmatch(k)}
+        environment.setdefault("OMP_NUM_THREADS", str(spec.resources.cpus))
+        environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        write_whole(
+            folder / "launch.json",
+            {
+                "attempt": attempt,
+                "reservation": reservation.id,
+                "expires_at": reservation.expires_at.timestamp(),
+                "grace_seconds": settings().stop_grace_seconds,
+                "command": [str(python), "-m", f"{self.package}.{spec.name}", str(folder)],
+                "environment": environment,
+                "gpu_folder": str(self.home / "gpus"),
+                "gpus": gpu_count(),
+                "wanted": sum(spec.resources.accelerators.values()),
+            },
+        )
+
+    def _confirmed(self, folder: Path, key: str, watchdog: "subprocess.Popen[bytes]") -> Handle:
+        """Wait until a watchdog, this one or one that was quicker, has said that it is there."""
+        before = len(self.attempts(key))
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            over = watchdog.poll() is not None and not _is_locked(folder / "lock")
+            attempts = self.attempts(key)
+            if len(attempts) > before:
+                _outlives_us.append(watchdog)
+                self._require_gpus(attempts[-1])
+                return attempts[-1]
+            if over:
+                break
+            time.sleep(0.01)
+        tail = (folder / "log.txt").read_text(errors="replace")[-500:]
+        raise LaunchError(f"the job {key} did not start: {tail}", f"Look into {folder}.")
+
+    def _require_gpus(self, handle: Handle) -> None:
+        ended = Path(handle.place) / "attempts" / f"{handle.attempt}.ended.json"
+        if ended.exists() and json.loads(ended.read_text())["reason"] == GPU_SHORTAGE:
+            raise LaunchError(
+                f"the job {handle.key} was not started: {GPU_SHORTAGE}",
+                "Wait for the jobs that hold them (`nightshift jobs list --running`).",
+            )
+
+
+_outlives_us: list["subprocess.Popen[bytes]"] = []
+"""Watchdogs that this process started; kept, since Popen complains when forgotten."""
+
+
+def gpu_count() -> int:
+    """GPUs of this machine, from NIGHTSHIFT_LOCAL_GPUS or as nvidia-smi lists them."""
+    given = settings().local_gpus
+    if given is not None:
+        return given
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def _ended_state(exit_code: int | None, result: JobResult | None) -> State:
+    if exit_code == 0 and result is not None and result.status == "succeeded":
+        return "succeeded"
+    if exit_code == CONTINUE_EXIT_CODE:
+        return "continue"
+    return "lost" if exit_code is None or exit_code < 0 else "failed"
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a live process holds it. A shared probe, so that probes do not see each other."""
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _last_progress(path: Path) -> Progress | None:
+    """The newest whole line; a line that is being written is left for the next look."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 65536))
+            lines = stream.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        if line.endswith(b"\n"):
+            with contextlib.suppress(ValidationError):
+                return Progress.model_validate_json(line)
+    return None
+
+
+def _result(path: Path) -> JobResult | None:
+    try:
+        return JobResult.model_validate_json(path.read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _signal_watchdog(pid: int, folder: Path, which: signal.Signals) -> None:
+    """Signal it only if the process with this id still is the watchdog of this folder."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if str(folder) in process.cmdline():
+            process.send_signal(which)
