@@ -1,0 +1,225 @@
+"""What the jobs of the PPO cycle can be told. Imported by the control plane too: no torch here."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class JobConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelConfig(JobConfig):
+    """Which model, and how it runs on the machine."""
+
+    model: str = Field(
+        "",
+        title="Model",
+        description="Folder or Hugging Face hub id of a causal language model; not used where the "
+        "job has an input artefact `base`.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", title="Number format", description="auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        title="CPU threads",
+        description="Unset: OMP_NUM_THREADS, else 1 for models under 20 million parameters and "
+        "all cores for larger ones.",
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
+
+
+class RolloutConfig(ModelConfig):
+    """How completions are sampled and rewarded."""
+
+    reward: str = Field(
+        title="Reward",
+        description="module:function or file.py:function with the signature of TRL's reward "
+        "functions, f(prompts, completions, **columns) → list of floats, or the folder or hub id "
+        "of a reward model. An input artefact `reward` (file or folder) takes the place of the "
+        "path.",
+    )
+    max_new_tokens: int = Field(
+        128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
+    )
+    rollout_batch: int = Field(
+        256, ge=1, title="Rollout batch", description="Completions sampled at the same time."
+    )
+
+
+class SampleConfig(RolloutConfig):
+    """Completions of the champion, rewarded and stored as trajectories."""
+
+    count: int = Field(
+        256, ge=1, title="Samples", description="Completions in all; prompts are cycled through."
+    )
+    start: int = Field(
+        0, ge=0, title="First sample", description="Number of samples taken before, to go on from."
+    )
+    temperature: float = Field(1.0, gt=0, le=10, title="Temperature", description="Softmax.")
+    model_version: str = Field(
+        "0", title="Model version", description="Of the champion; 0 is the untouched base."
+    )
+
+
+class PPOConfig(RolloutConfig):
+    """One night of policy improvement."""
+
+    algorithm: Literal["ppo", "grpo", "rloo"] = Field(
+        "ppo", title="Algorithm", description="ppo is ours; grpo and rloo are TRL's trainers."
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=10, title="Temperature", description="Of the rollouts, and of the policy."
+    )
+
+    iterations: int = Field(
+        16,
+        ge=0,
+        title="Iterations",
+        description="Of fresh rollouts, after the one on the stored trajectories.",
+    )
+    rollouts: int = Field(
+        256, ge=2, title="Rollouts", description="Fresh completions in each iteration."
+    )
+    samples_per_prompt: int = Field(
+        4, ge=1, title="Samples of a prompt", description="Completions of one prompt at a time."
+    )
+    epochs: int = Field(1, ge=1, title="Epochs", description="Passes over the same rollouts.")
+    minibatch: int = Field(64, ge=1, title="Minibatch", description="Completions in one step.")
+
+    learning_rate: float = Field(1e-3, gt=0, title="Learning rate", description="AdamW, adapter.")
+    value_learning_rate: float = Field(
+        2e-3, gt=0, title="Value learning rate", description="AdamW, value head."
+    )
+    max_gradient_norm: float = Field(
+        1.0, gt=0, title="Largest gradient norm", description="Larger gradients are scaled down."
+    )
+    lora_rank: int = Field(
+        16, ge=1, title="LoRA rank", description="Of a new adapter; a champion's keeps its own."
+    )
+    lora_alpha: float = Field(32.0, gt=0, title="LoRA alpha", description="Scale times rank.")
+    lora_targets: str = Field(
+        "all-linear",
+        title="LoRA targets",
+        description="all-linear, or comma-separated module names, e.g. q_proj,v_proj.",
+    )
+
+    clip_low: float = Field(
+        0.2, gt=0, lt=1, title="Lower clip", description="Ratios are clipped at 1 − this."
+    )
+    clip_high: float = Field(
+        0.28, gt=0, title="Upper clip", description="Ratios are clipped at 1 + this."
+    )
+    stored_clip_high: float = Field(
+        3.0,
+        gt=0,
+        title="Upper clip, stored",
+        description="The upper clip on stored trajectories: they are one trust region only, "
+        "which a wider clip makes worth more.",
+    )
+    gamma: float = Field(1.0, gt=0, le=1, title="Discount", description="Per token.")
+    lam: float = Field(
+        0.95, ge=0, le=1, title="GAE lambda", description="Bias (0) against variance (1)."
+    )
+    value_clip: float = Field(
+        0.2, gt=0, title="Value clip", description="Largest change of a value, reward points."
+    )
+    value_coefficient: float = Field(
+        0.5, ge=0, title="Value coefficient", description="Weight of the value loss."
+    )
+    kl_coefficient: float = Field(
+        0.02,
+        ge=0,
+        title="KL coefficient",
+        description="Reward points taken away for each nat away from the base.",
+    )
+    target_kl: float = Field(
+        0.05,
+        gt=0,
+        title="Target KL",
+        description="Nats a token from the policy that began the iteration; beyond 1.5 times "
+        "this the iteration's updates stop.",
+    )
+
+    policy_version: str = Field(
+        "0", title="Policy version", description="Of the champion that training starts from."
+    )
+    max_staleness: int = Field(
+        1,
+        ge=0,
+        title="Largest staleness",
+        description="Stored trajectories of policies more than this many versions old are left "
+        "out.",
+    )
+
+    checkpoint_interval: int = Field(
+        1, ge=1, title="Checkpoint interval", description="Iterations between two checkpoints."
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit",
+        description="Minutes of training; then the candidate is what there is.",
+    )
+    target_reward: float | None = Field(
+        None,
+        title="Target reward",
+        description="Training ends once an iteration's mean reward reaches it.",
+    )
+    probe_prompts: int = Field(
+        64,
+        ge=1,
+        title="Probe prompts",
+        description="Training prompts, always the same, that show what each phase gained.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "PPOConfig":
+        if self.rollouts % self.samples_per_prompt:
+            raise ValueError("rollouts must be a multiple of samples_per_prompt")
+        if self.algorithm != "ppo" and self.samples_per_prompt < 2:
+            raise ValueError("grpo and rloo compare completions: samples_per_prompt of at least 2")
+        return self
+
+
+class EvaluateConfig(RolloutConfig):
+    """Candidate against champion on held-out prompts."""
+
+    temperature: float = Field(
+        0.0, ge=0, le=10, title="Temperature", description="0: greedy. Else sampled by the seed."
+    )
+    success: str | None = Field(
+        None,
+        title="Success",
+        description="module:function or file.py:function, called like the reward: 1 where the "
+        "completion solves its task, 0 where not.",
+    )
+    limit: int | None = Field(
+        None, ge=1, title="Prompts", description="Use the first so many held-out prompts only."
+    )
+
+
+class RewardModelConfig(ModelConfig):
+    """A reward model from preferences."""
+
+    lora_rank: int = Field(
+        16, ge=1, title="LoRA rank", description="Of the adapter that is trained, then merged."
+    )
+
+    epochs: float = Field(1.0, gt=0, title="Epochs", description="Passes over the preferences.")
+    batch: int = Field(16, ge=1, title="Batch", description="Pairs in one step.")
+    learning_rate: float = Field(1e-4, gt=0, title="Learning rate", description="AdamW.")
+    max_tokens: int = Field(
+        1024,
+        ge=8,
+        title="Length",
+        description="Tokens of prompt and completion; longer pairs are left out.",
+    )
+    checkpoint_interval: int = Field(
+        50, ge=1, title="Checkpoint interval", description="Steps between two checkpoints."
+    )
+    held_out: float = Field(
+        0.1, gt=0, lt=1, title="Held out", description="Share of the pairs that tests accuracy."
+    )

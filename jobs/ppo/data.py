@@ -1,0 +1,222 @@
+"""Prompts, trajectories and preferences as JSON lines, plain or gzipped. No torch here: the
+control plane checks the user's files with this before money is spent.
+
+    {"prompt": "a spur gear with 20 teeth", "teeth": 20}         other columns go to the reward
+    {"messages": [{"role": "user", "content": "..."}]}           for a model with a chat template
+"""
+
+import gzip
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from infra.errors import InputError
+
+Message = dict[str, str]
+RESERVED = {"prompts", "completions", "completion_ids", "trainer_state", "completion"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the policy is asked: a text, or chat messages; `line` is its number in its file."""
+
+    content: str | list[Message]
+    columns: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+    @property
+    def text(self) -> str:
+        """The prompt as one string; messages as JSON."""
+        if isinstance(self.content, str):
+            return self.content
+        return json.dumps(self.content, ensure_ascii=False)
+
+
+class Trajectory(BaseModel):
+    """One completion with what was known when it was sampled.
+
+    `logprobs` are natural logarithms under the behaviour policy at its temperature, one for each
+    completion token, the end-of-sequence token included.
+    """
+
+    prompt: str
+    completion: str
+    prompt_token_ids: list[int]
+    completion_token_ids: list[int]
+    logprobs: list[float]
+    reward: float
+    model_version: str = "0"
+    columns: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Trajectory":
+        if not self.prompt_token_ids or not self.completion_token_ids:
+            raise ValueError("prompt_token_ids and completion_token_ids must not be empty")
+        if len(self.logprobs) != len(self.completion_token_ids):
+            raise ValueError(
+                f"{len(self.logprobs)} logprobs for {len(self.completion_token_ids)} tokens"
+            )
+        if not math.isfinite(self.reward) or not all(map(math.isfinite, self.logprobs)):
+            raise ValueError("reward and logprobs must be finite")
+        return self
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.prompt_token_ids) + len(self.completion_token_ids)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two completions of one prompt, the better one first."""
+
+    prompt: str | list[Message]
+    chosen: str
+    rejected: str
+
+
+def read_prompts(path: Path, option: str = "--prompts") -> list[Prompt]:
+    """The prompts of a file in its order; a line that repeats an earlier one whole is left out.
+
+    Raises InputError naming the file, the line and `option`.
+    """
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
+    for number, row in _rows(path, option):
+        try:
+            content = _content(row.pop("prompt", None) or row.pop("messages", None))
+            _check_columns(row)
+        except ValueError as error:
+            raise _broken(path, number, str(error), option) from None
+        key = json.dumps([content, row], sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            prompts.append(Prompt(content, row, number))
+    if not prompts:
+        raise InputError(f"{path} holds no prompt.", f"Name a file with prompts in {option}.")
+    return prompts
+
+
+def check_apart(training: list[Prompt], held_out: list[Prompt]) -> None:
+    """Raises InputError where a held-out prompt is also trained on."""
+    trained = {prompt.text: prompt.line for prompt in training}
+    for prompt in held_out:
+        if prompt.text in trained:
+            raise InputError(
+                f"the held-out prompt of line {prompt.line} is also line {trained[prompt.text]} "
+                "of the training prompts",
+                "Remove it from one of the two files: a policy is not judged on what it trained.",
+            )
+
+
+def read_preferences(path: Path) -> list[Preference]:
+    """Pairs of completions, {"prompt", "chosen", "rejected"} a line. Raises InputError."""
+    option = "--preferences"
+    pairs = []
+    for number, row in _rows(path, option):
+        try:
+            pairs.append(_preference(row))
+        except ValueError as error:
+            raise _broken(path, number, str(error), option) from None
+    if len(pairs) < 2:
+        raise InputError(f"{path} holds {len(pairs)} preferences.", f"Give at least 2 in {option}.")
+    return pairs
+
+
+def read_texts(path: Path) -> list[str]:
+    """Reference texts, {"text"} a line. Raises InputError naming file and line."""
+    texts = []
+    for number, row in _rows(path, "--reference"):
+        if not isinstance(row.get("text"), str) or not row["text"].strip():
+            raise _broken(path, number, "`text` must be a text", "--reference")
+        texts.append(row["text"])
+    return texts
+
+
+def read_trajectories(path: Path) -> list[Trajectory]:
+    """Stored trajectories in the order of the file. Raises InputError naming file and line."""
+    found = []
+    for number, row in _rows(path, "the trajectories"):
+        try:
+            found.append(Trajectory.model_validate(row))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise _broken(path, number, f"{where}: {first['msg']}", "the trajectories") from None
+    return found
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Write JSON lines, gzipped where the name ends so; the same rows give the same bytes."""
+    lines = "".join(trajectory.model_dump_json() + "\n" for trajectory in trajectories)
+    data = lines.encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _rows(path: Path, option: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line that is not blank."""
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            stream = gzip.GzipFile(fileobj=raw) if zipped else raw
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _parse(path, number, line, option)
+    except (OSError, EOFError) as error:
+        raise InputError(
+            f"{path} cannot be read after line {number}: {error}", f"Correct {option}."
+        ) from None
+
+
+def _parse(path: Path, number: int, line: bytes, option: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:  # also what is no UTF-8
+        raise _broken(path, number, f"no JSON ({error})", option) from None
+    if not isinstance(row, dict):
+        raise _broken(path, number, "each line must be a JSON object", option)
+    return row
+
+
+def _content(content: object) -> str | list[Message]:
+    """The text or messages as they are. Raises ValueError saying what is wrong."""
+    if isinstance(content, str) and content.strip():
+        return content
+    if not content or isinstance(content, str):
+        raise ValueError("the prompt is empty; it needs `prompt` (text) or `messages` (list)")
+    if not isinstance(content, list):
+        raise ValueError("the prompt must be a text, or a list of messages")
+    for message in content:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ValueError("each message needs `role` and `content`")
+        if not isinstance(message.get("content"), str):
+            raise ValueError("`content` of each message must be a text")
+    if not content[-1]["content"].strip():
+        raise ValueError("the last message is empty")
+    return content
+
+
+def _check_columns(row: dict[str, Any]) -> None:
+    taken = RESERVED & set(row)
+    if taken:
+        raise ValueError(f"a column must not be called {min(taken)!r}")
+
+
+def _preference(row: dict[str, Any]) -> Preference:
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise ValueError("`chosen` and `rejected` must be texts")
+    if chosen == rejected:
+        raise ValueError("`chosen` and `rejected` are the same")
+    return Preference(_content(row.get("prompt")), chosen, rejected)
+
+
+def _broken(path: Path, number: int, problem: str, option: str) -> InputError:
+    return InputError(f"{path}, line {number}: {problem}", f"Correct that line of {option}.")

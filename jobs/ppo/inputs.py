@@ -1,0 +1,33 @@
+"""What the jobs of this folder read from their inputs."""
+
+from pathlib import Path
+from typing import Any
+
+from infra.objects import describe
+from jobs.ppo.config import RolloutConfig
+from jobs.ppo.reward import Reward, load_reward
+from jobs.runtime import Interrupted, Job
+
+
+def optional_input(job: Job[Any], name: str) -> Path | None:
+    """The local copy of an input artefact, None where the job was not given it."""
+    return job.input(name) if name in job.spec.inputs else None
+
+
+def job_reward(job: Job[RolloutConfig]) -> Reward:
+    """The reward of the job's config, from the input artefact `reward` where there is one."""
+    return load_reward(job.config.reward, optional_input(job, "reward"))
+
+
+def base_identity(job: Job[Any]) -> dict[str, str]:
+    """{uri, sha256} of the base; a hub id has no sha256."""
+    uri = job.spec.inputs.get("base")
+    if uri is None:
+        return {"uri": job.config.model, "sha256": ""}
+    return {"uri": uri, "sha256": describe(uri).sha256}
+
+
+def stop_when_told(job: Job[Any]) -> None:
+    """Raises Interrupted after a SIGTERM; what is since the last checkpoint is done again."""
+    if job.stopping:
+        raise Interrupted

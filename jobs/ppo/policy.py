@@ -1,0 +1,254 @@
+"""The policy: a causal language model with a LoRA adapter, and a value head that reads the same
+features. Works for every Hugging Face causal language model that PEFT can put adapters in.
+
+The reference policy is the base itself, that is, the policy with its adapter disabled.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
+
+from infra.errors import InputError
+from jobs.ppo.config import ModelConfig, PPOConfig
+from jobs.ppo.data import Prompt
+
+SMALL_MODEL = 20_000_000
+"""Parameters below which a second thread costs more time than it saves."""
+
+MAX_TOKENS_AT_ONCE = 8192
+MAX_LOGITS = 2**26
+"""256 MB as float32; a backward pass needs them about four times."""
+
+logging.disable_progress_bar()
+
+
+class ValueHead(nn.Module):
+    """Expected return of each state, from the features that the output head reads.
+
+    The features are detached: the value loss trains this head only and never moves the policy.
+    The last layer begins at zero, so an untrained head says 0 everywhere.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, features)
+        self.out = nn.Linear(features, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., features] → [...]"""
+        return self.out(torch.tanh(self.hidden(features.detach().float()))).squeeze(-1)
+
+
+class NoValues(nn.Module):
+    """Stands where no value head is needed: 0 everywhere."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_zeros(features.shape[:-1])
+
+
+@dataclass
+class Policy:
+    """`model` is a PeftModel, or the plain base where there is no adapter."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: list[int]
+    pad_id: int
+    context: int | None
+    value_head: nn.Module = field(default_factory=NoValues)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward pass with gradients: bounds the memory of the logits."""
+        vocabulary = output_head(self.model).weight.shape[0]
+        return min(MAX_TOKENS_AT_ONCE, max(1, MAX_LOGITS // vocabulary))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of the prompt, ready for the completion to follow. Raises InputError."""
+        if isinstance(prompt.content, str):
+            ids = list(self.tokenizer(prompt.content)["input_ids"])
+            if len(ids) > 1 and ids[-1] in self.stop_ids:
+                ids.pop()  # some tokenizers end every text
+        elif not getattr(self.tokenizer, "chat_template", None):
+            raise InputError(
+                f"prompt line {prompt.line} holds messages, but the model has no chat template",
+                "Give texts in --prompts, or a chat model in --model.",
+            )
+        else:
+            ids = list(
+                self.tokenizer.apply_chat_template(
+                    prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            )
+        if not ids:
+            raise InputError(
+                f"prompt line {prompt.line} has no tokens for this tokenizer", "Correct --prompts."
+            )
+        return ids
+
+    def encode_all(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
+        """As `encode`. Raises InputError where prompt and completion exceed the context."""
+        encoded = [self.encode(prompt) for prompt in prompts]
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            if self.context and len(ids) + max_new_tokens > self.context:
+                raise InputError(
+                    f"prompt line {prompt.line} has {len(ids)} tokens; with {max_new_tokens} of "
+                    f"the completion that exceeds the model's context of {self.context}",
+                    "Shorten that line of --prompts, or lower max_new_tokens.",
+                )
+        return encoded
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def load_base(config: ModelConfig, folder: Path | None = None) -> Policy:
+    """The model and tokenizer of `folder`, else of `config.model`, without an adapter.
+
+    Raises InputError naming --model.
+    """
+    where = str(folder or config.model)
+    if not where:
+        raise InputError("no model is named", "Set --model to a folder or a hub id.")
+    cuda = torch.cuda.is_available()
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
+        config.dtype, torch.bfloat16 if cuda else torch.float32
+    )
+    try:
+        AutoConfig.from_pretrained(where)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
+    except Exception as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"--model {where} cannot be loaded as a causal language model: {first[0]}",
+            "Name a folder with config.json, weights and tokenizer, or the hub id of a model "
+            "that this machine can download.",
+        ) from error
+    _use_threads(config, sum(parameter.numel() for parameter in model.parameters()))
+    model.requires_grad_(False).eval().to("cuda" if cuda else "cpu")
+    return Policy(model, tokenizer, *_special_ids(where, model, tokenizer), _context(model))
+
+
+def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = None) -> Policy:
+    """The base with the champion's adapter and value head, or with new ones.
+
+    Set torch's seed before: a new adapter is drawn from it. Raises InputError.
+    """
+    policy = load_base(config, base)
+    if champion:
+        load_candidate(policy, champion, trainable=True)
+    else:
+        targets = config.lora_targets
+        names = targets if targets == "all-linear" else [t.strip() for t in targets.split(",")]
+        lora = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
+            target_modules=names,
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in policy.model.modules()),
+            task_type="CAUSAL_LM",
+        )
+        try:
+            policy.model = get_peft_model(policy.model, lora)
+        except ValueError as error:
+            raise InputError(
+                f"LoRA does not fit the model: {error}", "Name its linear layers in lora_targets."
+            ) from error
+        policy.model.eval()
+    if not isinstance(policy.value_head, ValueHead):
+        features = output_head(policy.model).weight.shape[1]
+        policy.value_head = ValueHead(features).to(policy.device)
+    return policy
+
+
+def load_candidate(policy: Policy, folder: Path, trainable: bool = False) -> None:
+    """Put the adapter and the value head of a candidate folder on the base."""
+    try:
+        policy.model = PeftModel.from_pretrained(
+            policy.model, str(folder / "adapter"), is_trainable=trainable
+        ).eval()
+    except (ValueError, RuntimeError, OSError, KeyError) as error:
+        raise InputError(
+            f"the adapter in {folder} does not fit the model: {error}",
+            "Name in --model the base that the champion was trained on.",
+        ) from error
+    path = folder / "value_head.safetensors"
+    if path.is_file():
+        state = load_file(path)
+        policy.value_head = ValueHead(state["out.weight"].shape[1]).to(policy.device)
+        policy.value_head.load_state_dict(state)
+
+
+def check_base(folder: Path, base: dict[str, str]) -> None:
+    """Raises InputError where the candidate in `folder` was trained on another base."""
+    path = folder / "base.json"
+    before = json.loads(path.read_text()) if path.is_file() else base
+    same = (
+        before["sha256"] == base["sha256"]
+        if before["sha256"] and base["sha256"]
+        else (before["uri"] == base["uri"])
+    )
+    if not same:
+        raise InputError(
+            f"the champion was trained on {before['uri']}, not on {base['uri']}",
+            "Name its base in --model, or start another model name for the new base.",
+        )
+
+
+def save_candidate(policy: Policy, folder: Path, base: dict[str, str]) -> None:
+    """Write adapter/ in PEFT's format, value_head.safetensors and base.json."""
+    policy.model.save_pretrained(str(folder / "adapter"), selected_adapters=["default"])
+    if isinstance(policy.value_head, ValueHead):
+        save_file(policy.value_head.state_dict(), folder / "value_head.safetensors")
+    (folder / "base.json").write_text(json.dumps(base))
+
+
+def output_head(model: Any) -> nn.Module:
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    return inner.get_output_embeddings()
+
+
+def _special_ids(where: str, model: Any, tokenizer: Any) -> tuple[list[int], int]:
+    """(end-of-sequence ids, padding id)"""
+    stop = getattr(model.generation_config, "eos_token_id", None)
+    if stop is None:
+        stop = tokenizer.eos_token_id
+    stop_ids = [stop] if isinstance(stop, int) else list(stop or [])
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stop_ids:
+        stop_ids.append(tokenizer.eos_token_id)
+    if not stop_ids:
+        raise InputError(
+            f"--model {where} has no end-of-sequence token: its completions would never end",
+            "Set eos_token in the tokenizer's configuration.",
+        )
+    pad = tokenizer.pad_token_id
+    return stop_ids, stop_ids[0] if pad is None else pad
+
+
+def _context(model: Any) -> int | None:
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
+def _use_threads(config: ModelConfig, parameters: int) -> None:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    elif "OMP_NUM_THREADS" not in os.environ and parameters < SMALL_MODEL:
+        torch.set_num_threads(1)

@@ -1,0 +1,62 @@
+"""A cheap check in the job's environment, before a night is paid for.
+
+    python -m jobs.ppo.preflight JOB_FOLDER
+
+Takes the config and the inputs of `jobs.ppo.train`, and `held_out`, and sees that the model loads,
+that every prompt fits its context, and that the reward gives finite numbers for empty, nonsensical
+and sampled completions. Metrics: the size of the model and of the prompts.
+"""
+
+from jobs.ppo.config import PPOConfig
+from jobs.ppo.data import check_apart, read_prompts, read_trajectories
+from jobs.ppo.inputs import base_identity, job_reward, optional_input
+from jobs.ppo.policy import check_base, load_policy
+from jobs.ppo.rollout import roll_out
+from jobs.runtime import Job, Outcome, main
+
+TRIED_PROMPTS = 4
+TRIED_TOKENS = 8
+
+
+def program(job: Job[PPOConfig]) -> Outcome:
+    config = job.config
+    prompts = read_prompts(job.input("prompts"))
+    held_out_path = optional_input(job, "held_out")
+    held_out = read_prompts(held_out_path, "--held-out") if held_out_path else []
+    check_apart(prompts, held_out)
+    trajectories = optional_input(job, "trajectories")
+    if trajectories:
+        read_trajectories(trajectories)
+    reward = job_reward(job)
+    tried = prompts[:TRIED_PROMPTS] + held_out[:TRIED_PROMPTS]
+    for text in ("", "nonsense", '{"a": 1}'):
+        reward(tried, [text] * len(tried))
+    champion = optional_input(job, "champion")
+    if champion:
+        check_base(champion, base_identity(job))
+    policy = load_policy(config, optional_input(job, "base"), champion)
+    lengths = [len(ids) for ids in policy.encode_all(prompts + held_out, config.max_new_tokens)]
+    roll_out(
+        policy,
+        tried,
+        reward,
+        model_version="",
+        max_new_tokens=min(TRIED_TOKENS, config.max_new_tokens),
+        temperature=config.temperature,
+        seed=config.seed,
+        batch=len(tried),
+    )
+    parameters = list(policy.model.parameters())
+    return Outcome(
+        {
+            "parameters": float(sum(p.numel() for p in parameters if not p.requires_grad)),
+            "trained_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
+            "prompts": float(len(prompts)),
+            "held_out": float(len(held_out)),
+            "longest_prompt": float(max(lengths)),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main(PPOConfig, program)

@@ -1,0 +1,165 @@
+"""The reward: a verifiable function with TRL's signature, or a reward model.
+
+    def reward(prompts, completions, **columns) -> list[float]
+
+`columns` are the other columns of the prompts file, each a list as long as `prompts`. For chat
+prompts both are lists of messages, as TRL has it. A function that takes only some of these
+arguments gets only those.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from infra.errors import InputError
+from jobs.ppo.data import Prompt
+
+Reward = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
+
+
+def load_reward(spec: str, source: Path | None = None, option: str = "--reward") -> Reward:
+    """The reward that `spec` names, checked at every call.
+
+    `source` is the local copy of the user's file or folder, where the job was given one: the .py
+    file, the folder that the module lies in, or the reward model. Raises InputError naming
+    `option`.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not colon:
+        return _reward_model(source or Path(spec), option)
+    if place.endswith(".py"):
+        path = source if source and source.is_file() else (source or Path()) / place
+        function = _named(_import_file(path, option), name, spec, option)
+    else:
+        function = _named(_import_module(place, source, option), name, spec, option)
+    return _checked(function, spec, option)
+
+
+def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
+    accepted = _accepted(function)
+
+    def rewards(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        arguments = arguments_of(prompts, completions)
+        if accepted is not None:
+            arguments = {key: value for key, value in arguments.items() if key in accepted}
+        try:
+            values = function(**arguments)
+        except Exception as error:
+            raise InputError(
+                f"{option} {spec} raised {type(error).__name__}: {error}{_line_of(error)}",
+                f"Correct the function; it is called as f({', '.join(arguments)}) with lists.",
+            ) from error
+        return _finite(values, prompts, completions, spec, option)
+
+    return rewards
+
+
+def arguments_of(prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, list[Any]]:
+    """What TRL would call a reward function with; a column that a prompt lacks is None."""
+    names = sorted({name for prompt in prompts for name in prompt.columns})
+    return {
+        "prompts": [prompt.content for prompt in prompts],
+        "completions": [
+            text if isinstance(prompt.content, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(prompts, completions, strict=True)
+        ],
+        **{name: [prompt.columns.get(name) for prompt in prompts] for name in names},
+    }
+
+
+def _finite(
+    values: Any, prompts: Sequence[Prompt], completions: Sequence[str], spec: str, option: str
+) -> list[float]:
+    try:
+        values = list(values)
+    except TypeError:
+        raise InputError(
+            f"{option} {spec} returned {type(values).__name__}, not a list of floats",
+            "Return one float for each completion.",
+        ) from None
+    if len(values) != len(completions):
+        raise InputError(
+            f"{option} {spec} returned {len(values)} rewards for {len(completions)} completions",
+            "Return one float for each completion, in their order.",
+        )
+    found = []
+    for row, value in enumerate(values):
+        number = value.item() if getattr(value, "shape", None) == () else value
+        if not isinstance(number, Real) or not math.isfinite(number):
+            raise InputError(
+                f"{option} {spec} returned {number!r} for row {row} (prompt line "
+                f"{prompts[row].line}, completion {completions[row][:80]!r})",
+                "Return a finite float for every completion, also for nonsense and empty ones.",
+            )
+        found.append(float(number))
+    return found
+
+
+def _accepted(function: Callable[..., Any]) -> set[str] | None:
+    """Names of the arguments it takes; None for any."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in the user's code it was raised."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f" (line {trace.tb_lineno} of {trace.tb_frame.f_code.co_filename})" if trace else ""
+
+
+def _import_file(path: Path, option: str) -> Any:
+    if not path.is_file():
+        raise InputError(f"{option}: there is no file {path}", f"Correct {option}.")
+    name = f"nightshift_reward_{path.stem}"
+    loader = SourceFileLoader(name, str(path))  # named, as an input artefact has no suffix
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))  # it may import what lies beside it
+    try:
+        loader.exec_module(module)
+    except Exception as error:
+        raise _no_import(path, error, option) from error
+    return module
+
+
+def _import_module(name: str, folder: Path | None, option: str) -> Any:
+    sys.path.insert(0, str(folder.resolve() if folder else Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise _no_import(name, error, option) from error
+
+
+def _no_import(what: object, error: Exception, option: str) -> InputError:
+    return InputError(
+        f"{option}: {what} cannot be imported: {type(error).__name__}: {error}{_line_of(error)}",
+        f"Give {option} as module:function or file.py:function; what it imports must be "
+        "installed in the job's environment.",
+    )
+
+
+def _named(module: Any, name: str, spec: str, option: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"{option} {spec}: there is no function {name!r}", f"Correct {option}.")
+    return function
+
+
+def _reward_model(path: Path, option: str) -> Reward:
+    from jobs.ppo.reward_model import load_scorer
+
+    return _checked(load_scorer(path, option), str(path), option)

@@ -1,0 +1,60 @@
+"""Sample completions of the champion and reward them: the trajectories a night can learn from.
+
+    python -m jobs.ppo.sample JOB_FOLDER
+
+Inputs: `prompts`, and optionally `base`, `champion`, `reward`. Artefact: `trajectories`, gzipped
+JSON lines in the order of sampling.
+"""
+
+from jobs.ppo.config import SampleConfig
+from jobs.ppo.data import read_prompts, write_trajectories
+from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
+from jobs.ppo.policy import NoValues, check_base, load_base, load_candidate
+from jobs.ppo.rollout import roll_out
+from jobs.runtime import Job, Outcome, main
+
+
+def program(job: Job[SampleConfig]) -> Outcome:
+    config = job.config
+    prompts = read_prompts(job.input("prompts"))
+    reward = job_reward(job)
+    champion = optional_input(job, "champion")
+    if champion:
+        check_base(champion, base_identity(job))
+    policy = load_base(config, optional_input(job, "base"))
+    if champion:
+        load_candidate(policy, champion)
+    policy.value_head = NoValues()
+    numbers = range(config.start, config.start + config.count)
+    trajectories = []
+    for first in range(0, config.count, config.rollout_batch):
+        part = numbers[first : first + config.rollout_batch]
+        rolled, _ = roll_out(
+            policy,
+            [prompts[number % len(prompts)] for number in part],
+            reward,
+            model_version=config.model_version,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=(config.seed << 32) + part[0],
+            batch=config.rollout_batch,
+            check=lambda: stop_when_told(job),
+        )
+        trajectories += rolled
+        mean = sum(t.reward for t in trajectories) / len(trajectories)
+        job.progress(len(trajectories), config.count, "samples", reward=mean)
+    path = job.scratch / "trajectories.jsonl.gz"
+    write_trajectories(path, trajectories)
+    tokens = sum(len(t.completion_token_ids) for t in trajectories)
+    return Outcome(
+        {
+            "count": float(len(trajectories)),
+            "reward": sum(t.reward for t in trajectories) / len(trajectories),
+            "length": tokens / len(trajectories),
+        },
+        {"trajectories": path},
+    )
+
+
+if __name__ == "__main__":
+    main(SampleConfig, program)
