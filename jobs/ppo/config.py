@@ -64,8 +64,8 @@ class SampleConfig(RolloutConfig):
     )
 
 
-class PPOConfig(RolloutConfig):
-    """One night of policy improvement."""
+class Hyperparameters(JobConfig):
+    """How a policy is improved."""
 
     algorithm: Literal["ppo", "grpo", "rloo"] = Field(
         "ppo", title="Algorithm", description="ppo is ours; grpo and rloo are TRL's trainers."
@@ -143,9 +143,6 @@ class PPOConfig(RolloutConfig):
         "this the iteration's updates stop.",
     )
 
-    policy_version: str = Field(
-        "0", title="Policy version", description="Of the champion that training starts from."
-    )
     max_staleness: int = Field(
         1,
         ge=0,
@@ -156,12 +153,6 @@ class PPOConfig(RolloutConfig):
 
     checkpoint_interval: int = Field(
         1, ge=1, title="Checkpoint interval", description="Iterations between two checkpoints."
-    )
-    minutes: float | None = Field(
-        None,
-        gt=0,
-        title="Time limit",
-        description="Minutes of training; then the candidate is what there is.",
     )
     target_reward: float | None = Field(
         None,
@@ -176,12 +167,26 @@ class PPOConfig(RolloutConfig):
     )
 
     @model_validator(mode="after")
-    def _whole_groups(self) -> "PPOConfig":
+    def _whole_groups(self) -> "Hyperparameters":
         if self.rollouts % self.samples_per_prompt:
             raise ValueError("rollouts must be a multiple of samples_per_prompt")
         if self.algorithm != "ppo" and self.samples_per_prompt < 2:
             raise ValueError("grpo and rloo compare completions: samples_per_prompt of at least 2")
         return self
+
+
+class PPOConfig(RolloutConfig, Hyperparameters):
+    """One night of policy improvement."""
+
+    policy_version: str = Field(
+        "0", title="Policy version", description="Of the champion that training starts from."
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        title="Time limit",
+        description="Minutes of training; then the candidate is what there is.",
+    )
 
 
 class EvaluateConfig(RolloutConfig):
