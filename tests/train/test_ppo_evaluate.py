@@ -1,0 +1,101 @@
+"""What the gate judges by: rows and metrics of candidate, champion and base."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from infra.errors import InputError
+from jobs.ppo import evaluate, train
+from jobs.ppo.config import EvaluateConfig, PPOConfig
+
+CONFIG = {"reward": "vowels.py:share", "max_new_tokens": 12, "success": "success.py:solved"}
+
+
+@pytest.fixture
+def files(llama, prompts, reward, tmp_path, run_job):
+    """Inputs with a candidate that a short night has made."""
+    solved = tmp_path / "success.py"
+    solved.write_text("def solved(completions, **_): return [len(c) > 3 for c in completions]")
+    found = {"base": llama, "prompts": prompts, "reward": reward}
+    night = {
+        "reward": "vowels.py:share",
+        "max_new_tokens": 12,
+        "iterations": 8,
+        "rollouts": 64,
+        "learning_rate": 1e-2,
+        "kl_coefficient": 0.001,
+        "target_kl": 1,
+    }
+    _, outcome = run_job(train.program, PPOConfig, "ppo.train", night, **found)
+    return {**found, "success": solved, "candidate": outcome.artifacts["candidate"]}
+
+
+def judge(run_job, files, **changes):
+    config = {**CONFIG, **changes}
+    _, outcome = run_job(evaluate.program, EvaluateConfig, "ppo.evaluate", config, **files)
+    lines = outcome.artifacts["evaluation"].read_text().splitlines()
+    return outcome.metrics, [json.loads(line) for line in lines]
+
+
+def test_a_row_for_each_prompt_and_its_means(run_job, files):
+    metrics, rows = judge(run_job, files)
+    assert [row["prompt"] for row in rows] == [f"say {n}" for n in range(24)]
+    assert rows[0]["columns"] == {"wanted": "e"}
+    for name in ("candidate", "champion", "base"):
+        for measure in ("reward", "length", "invalid", "success"):
+            mean = sum(row[name][measure] for row in rows) / 24
+            assert metrics[f"{name}_{measure}"] == pytest.approx(mean)
+        assert metrics[f"{name}_perplexity"] > 1
+    assert all(row["champion"] == row["base"] for row in rows)
+    assert any(row["candidate"]["completion"] != row["base"]["completion"] for row in rows)
+    assert metrics["kl"] == pytest.approx(sum(row["kl"] for row in rows) / 24)
+    assert metrics["kl"] > 0
+    assert metrics["candidate_perplexity"] > metrics["base_perplexity"]
+    assert any(row["base"]["invalid"] for row in rows)  # an untrained model rarely ends
+
+
+def test_an_equal_candidate_differs_in_nothing(run_job, files):
+    files["champion"] = files["candidate"]
+    metrics, rows = judge(run_job, files, limit=5)
+    assert len(rows) == 5
+    assert all(row["candidate"] == row["champion"] for row in rows)
+    assert metrics["candidate_perplexity"] == metrics["champion_perplexity"]
+    del files["candidate"], files["champion"]
+    metrics, rows = judge(run_job, files, limit=5)
+    assert metrics["kl"] == 0
+    assert all(row["candidate"] == row["base"] for row in rows)
+
+
+def test_a_wrecked_candidate_shows_in_every_guardrail(run_job, files, tmp_path):
+    files["champion"] = files.pop("candidate")
+    wrecked = tmp_path / "wrecked"
+    wrecked.mkdir()
+    for path in files["champion"].rglob("*"):
+        target = wrecked / path.relative_to(files["champion"])
+        target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
+    adapter = wrecked / "adapter" / "adapter_model.safetensors"
+    torch.manual_seed(0)
+    noise = {name: 5 * torch.randn_like(value) for name, value in load_file(adapter).items()}
+    save_file(noise, adapter)
+    files["candidate"] = wrecked
+    metrics, _ = judge(run_job, files)
+    assert metrics["kl"] > 10
+    assert metrics["candidate_perplexity"] > 2 * metrics["champion_perplexity"]
+    assert metrics["candidate_reward"] < metrics["champion_reward"]
+
+
+def test_perplexity_on_reference_texts(run_job, files, write_lines):
+    files["reference"] = write_lines("reference.jsonl", [{"text": "hello world"}, {"text": "a b"}])
+    metrics, _ = judge(run_job, files)
+    assert 100 < metrics["base_perplexity"] < 600  # 258 tokens, untrained: near uniform
+    files["reference"] = write_lines("reference2.jsonl", [{"text": "x"}])
+    with pytest.raises(InputError, match="no text of two tokens"):
+        judge(run_job, files)
+
+
+def test_sampled_decoding_is_fixed_by_its_seed(run_job, files):
+    first, _ = judge(run_job, files, temperature=1.0, seed=1)
+    assert judge(run_job, files, temperature=1.0, seed=1)[0] == first
+    assert judge(run_job, files, temperature=1.0, seed=2)[0] != first
