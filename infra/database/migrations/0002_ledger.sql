@@ -31,7 +31,7 @@ CREATE TABLE reservations (
     amount     usd NOT NULL CHECK (amount > 0),
     spent      usd NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL,
-    expires_at timestamptz NOT NULL CHECK (expires_at > created_at),
+    expires_at timestamptz NOT NULL,
     closed_at  timestamptz,
     state      text NOT NULL DEFAULT 'open',
     CHECK (CASE state
