@@ -24,6 +24,7 @@ check: .venv/dev
 .venv/control: $(ENVIRONMENTS)/control.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(PYTHON) infra/compute/uv.py .venv/bin/python $(ENVIRONMENTS)/control.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev: .venv/control $(ENVIRONMENTS)/dev.txt

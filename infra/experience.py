@@ -15,13 +15,14 @@ from infra.runs import Run
 
 COLUMNS = (
     "key model model_version tenant prompt completion prompt_token_ids completion_token_ids"
-    " logprobs columns reward source"
+    " logprobs columns personal reward source"
 ).split()
 ARRAYS = {
     "prompt_token_ids": "integer[]",
     "completion_token_ids": "integer[]",
     "logprobs": "real[]",
     "columns": "jsonb",
+    "personal": "jsonb",
     "reward": "double precision",
 }
 
@@ -47,6 +48,7 @@ def add_sampled(
                     {
                         **row,
                         "columns": json.dumps(row.get("columns", {})),
+                        "personal": json.dumps(row["personal"]) if row.get("personal") else None,
                         "key": f"{run.id}/sample/{number}",
                         "model": model,
                         "model_version": version,
@@ -71,7 +73,9 @@ def count_usable(pool: Pool, run: Run, model: str, versions: list[str], since: d
 
 
 USABLE = """
-    i.model = %(model)s AND i.model_version = ANY(%(versions)s) AND i.reward IS NOT NULL
+    i.model = %(model)s AND i.model_version = ANY(%(versions)s)
+    AND (i.reward IS NOT NULL OR EXISTS (SELECT 1 FROM feedback f
+                                         WHERE f.interaction_id = i.id AND f.value IS NOT NULL))
     AND i.created_at >= %(since)s AND cardinality(i.completion_token_ids) > 0
     AND NOT EXISTS (SELECT 1 FROM trajectories t
                     WHERE t.interaction_id = i.id AND t.run_id <> %(run)s)
@@ -83,7 +87,7 @@ def choose(
 ) -> int:
     """Fix the newest `limit` usable interactions as this run's trajectories; how many there are.
 
-    Usable is what one of `versions` answered since `since`, has a reward, and no other run has
+    Usable is what one of `versions` answered since `since`, has a reward or feedback with a value, and no other run has
     trained on. Chosen once: a resumed run keeps its first choice.
     """
     with pool.connection() as connection, connection.transaction():
@@ -123,7 +127,8 @@ def trajectories(pool: Pool, run: Run) -> Iterator[dict[str, Any]]:
     ):
         cursor.execute(
             "SELECT i.prompt, i.completion, i.prompt_token_ids, i.completion_token_ids,"
-            " i.logprobs, i.reward, i.model_version, i.columns"
+            " i.logprobs, i.model_version, i.columns, coalesce(i.reward, (SELECT avg(f.value)"
+            "   FROM feedback f WHERE f.interaction_id = i.id)) AS reward"
             " FROM trajectories t JOIN interactions i ON i.id = t.interaction_id"
             " WHERE t.run_id = %s ORDER BY t.position",
             [run.id],

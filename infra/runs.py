@@ -54,11 +54,12 @@ def end(pool: Pool, run: Run, state: str, report: dict[str, Any] | None = None) 
         )
 
 
-def count_finished(pool: Pool, flow: str) -> int:
-    """How many runs of `flow` have finished."""
+def pin(pool: Pool, run: Run, name: str, value: Any) -> Any:
+    """Fix `name` for this run: the first value that was pinned, in whichever process."""
     with pool.connection() as connection:
         row = connection.execute(
-            "SELECT count(*) AS count FROM runs WHERE flow = %s AND state = 'finished'", [flow]
+            "UPDATE runs SET pinned = %s || pinned WHERE id = %s RETURNING pinned -> %s AS value",
+            [Jsonb({name: value}), run.id, name],
         ).fetchone()
     assert row is not None
-    return row["count"]
+    return row["value"]

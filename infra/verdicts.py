@@ -46,11 +46,11 @@ class Verdict(BaseModel):
 def save(
     pool: Pool, run: Run, model: str, candidate: str, champion: str, verdict: Verdict
 ) -> None:
-    """Store the verdict of a run; the first one stored stays."""
+    """Store a run's verdict on a candidate; the first one stored stays."""
     with pool.connection() as connection:
         connection.execute(
             "INSERT INTO verdicts (run_id, model, candidate, champion, promote, verdict)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run_id) DO NOTHING",
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run_id, model, candidate) DO NOTHING",
             [
                 run.id,
                 model,

@@ -87,6 +87,10 @@ class Launcher(Protocol):
         """The job's log lines of all its attempts; `follow` goes on until it ends."""
         ...
 
+    def progress(self, key: str) -> list[Progress]:
+        """All progress of a job, the last report of each step, in the order of steps."""
+        ...
+
     def stop(self, handle: Handle) -> None:
         """Let the job checkpoint, end it, and return when it is really gone."""
         ...

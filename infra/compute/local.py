@@ -144,6 +144,12 @@ class LocalLauncher:
                     return
                 time.sleep(0.3)
 
+    def progress(self, key: str) -> list[Progress]:
+        steps: dict[int, Progress] = {}
+        for progress in _progress(self._folder(key) / "progress.jsonl", whole=True):
+            steps[progress.step] = progress
+        return [steps[step] for step in sorted(steps)]
+
     def stop(self, handle: Handle) -> None:
         folder = Path(handle.place)
         lock = folder / "lock"
@@ -278,18 +284,24 @@ def _is_locked(path: Path) -> bool:
 
 
 def _last_progress(path: Path) -> Progress | None:
-    """The newest whole line; a line that is being written is left for the next look."""
+    return next(iter(_progress(path)[-1:]), None)
+
+
+def _progress(path: Path, whole: bool = False) -> list[Progress]:
+    """The lines of the file or of its end; one that is being written waits for the next look."""
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 65536))
+            if not whole:
+                stream.seek(max(0, path.stat().st_size - 4096))
             lines = stream.read().splitlines(keepends=True)
     except FileNotFoundError:
-        return None
-    for line in reversed(lines):
+        return []
+    found = []
+    for line in lines:
         if line.endswith(b"\n"):
             with contextlib.suppress(ValidationError):
-                return Progress.model_validate_json(line)
-    return None
+                found.append(Progress.model_validate_json(line))
+    return found
 
 
 def _result(path: Path) -> JobResult | None:

@@ -1,6 +1,7 @@
 """uv, told where pip finds its packages; standard library only, since `make` begins with it.
 
     python3.11 infra/compute/uv.py .venv/bin/python infra/environments/control.txt
+    python3.11 infra/compute/uv.py                       (prints the options only)
 
 uv does not read pip's configuration, so a company's mirror that is set up for pip, or a folder of
 wheels, is handed over to uv here.
@@ -60,6 +61,9 @@ def bootstrap(python: str, requirements: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        print(shlex.join(index_options()))
+        sys.exit()
     try:
         bootstrap(sys.argv[1], Path(sys.argv[2]))
     except subprocess.CalledProcessError as error:

@@ -89,7 +89,13 @@ class Hyperparameters(JobConfig):
     epochs: int = Field(1, ge=1, title="Epochs", description="Passes over the same rollouts.")
     minibatch: int = Field(64, ge=1, title="Minibatch", description="Completions in one step.")
 
-    learning_rate: float = Field(1e-3, gt=0, title="Learning rate", description="AdamW, adapter.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        title="Learning rate",
+        description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
+        "toy of width 128 and 3e-5 for one of 4096.",
+    )
     value_learning_rate: float = Field(
         2e-3, gt=0, title="Value learning rate", description="AdamW, value head."
     )

@@ -26,6 +26,7 @@ from jobs.ppo.data import Prompt
 SMALL_MODEL = 20_000_000
 """Parameters below which a second thread costs more time than it saves."""
 
+LEARNING_RATE_TIMES_WIDTH = 0.128
 MAX_TOKENS_AT_ONCE = 8192
 MAX_LOGITS = 2**26
 """256 MB as float32; a backward pass needs them about four times."""
@@ -73,6 +74,11 @@ class Policy:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """Features that the output head reads."""
+        return output_head(self.model).weight.shape[1]
 
     @property
     def tokens_at_once(self) -> int:
@@ -173,9 +179,13 @@ def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = No
             ) from error
         policy.model.eval()
     if not isinstance(policy.value_head, ValueHead):
-        features = output_head(policy.model).weight.shape[1]
-        policy.value_head = ValueHead(features).to(policy.device)
+        policy.value_head = ValueHead(policy.width).to(policy.device)
     return policy
+
+
+def learning_rate(config: PPOConfig, policy: Policy) -> float:
+    """Of the adapter: wider models need smaller steps (Yang et al. 2022, arXiv:2203.03466)."""
+    return config.learning_rate or LEARNING_RATE_TIMES_WIDTH / policy.width
 
 
 def load_candidate(policy: Policy, folder: Path, trainable: bool = False) -> None:

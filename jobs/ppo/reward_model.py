@@ -52,7 +52,7 @@ def program(job: Job[RewardModelConfig]) -> Outcome:
             num_train_epochs=config.epochs,
             max_length=config.max_tokens,
             save_steps=config.checkpoint_interval,
-            **trainer_arguments(job),
+            **trainer_arguments(job, config.learning_rate),
         ),
         train_dataset=Dataset.from_list([_texts(tokenizer, pair) for pair in pairs[tested:]]),
         processing_class=tokenizer,

@@ -24,7 +24,7 @@ import torch
 from jobs.ppo.config import PPOConfig
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, read_trajectories
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
-from jobs.ppo.policy import check_base, load_policy, save_candidate
+from jobs.ppo.policy import check_base, learning_rate, load_policy, save_candidate
 from jobs.ppo.ppo import Experience, experience, kl_k3, update
 from jobs.ppo.rollout import greedy_reward, roll_out
 from jobs.runtime import Interrupted, Job, Outcome, main
@@ -63,7 +63,7 @@ class Night:
         adapter = [p for p in self.policy.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             [
-                {"params": adapter, "lr": self.config.learning_rate},
+                {"params": adapter, "lr": learning_rate(self.config, self.policy)},
                 {
                     "params": list(self.policy.value_head.parameters()),
                     "lr": self.config.value_learning_rate,

@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from jobs.ppo.config import PPOConfig
 from jobs.ppo.data import Prompt, read_prompts
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
-from jobs.ppo.policy import NoValues, check_base, load_policy, save_candidate
+from jobs.ppo.policy import NoValues, check_base, learning_rate, load_policy, save_candidate
 from jobs.ppo.reward import Reward
 from jobs.ppo.rollout import greedy_reward
 from jobs.runtime import Interrupted, Job, Outcome
@@ -58,7 +58,7 @@ def train(job: Job[PPOConfig]) -> Outcome:
     trainer = kind(
         model=policy.model,
         reward_funcs=_by_row(prompts, reward),
-        args=options(**_arguments(config), **trainer_arguments(job)),
+        args=options(**_arguments(config), **trainer_arguments(job, learning_rate(config, policy))),
         train_dataset=Dataset.from_list(
             [{"prompt": prompt.content, "row": row} for row, prompt in enumerate(prompts)]
         ),
@@ -89,7 +89,7 @@ def run(job: Job[Any], trainer: Any, seed: int) -> None:
         raise Interrupted
 
 
-def trainer_arguments(job: Job[Any]) -> dict[str, Any]:
+def trainer_arguments(job: Job[Any], learning_rate: float) -> dict[str, Any]:
     """What is the same for every trainer of TRL."""
     output = job.scratch / "trainer"
     shutil.rmtree(output, ignore_errors=True)
@@ -97,7 +97,7 @@ def trainer_arguments(job: Job[Any]) -> dict[str, Any]:
     return {
         "output_dir": str(output),
         "seed": job.config.seed,
-        "learning_rate": job.config.learning_rate,
+        "learning_rate": learning_rate,
         "bf16": cuda and job.config.dtype != "float32",
         "use_cpu": not cuda,
         "gradient_checkpointing": False,

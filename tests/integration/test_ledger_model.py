@@ -369,7 +369,7 @@ def test_any_history_gives_the_money_of_the_model(database: Pool) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=150,
+            max_examples=100,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

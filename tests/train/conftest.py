@@ -155,7 +155,7 @@ def make_job(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def run_job(make_job: Callable[..., Path]) -> Callable[..., Any]:
-    """Run a program here: run_job(program, config model, name, config, **inputs) → (job, outcome)"""
+    """Run a program here: run_job(program, model of its config, name, config, **inputs)."""
 
     def run(program: Any, model: Any, name: str, config: dict[str, Any], **inputs: Path) -> Any:
         job = Job(make_job(name, config, **inputs), model)

@@ -113,7 +113,7 @@ def test_a_broken_trajectory_is_named(tmp_path, change):
 def test_preferences(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}')
-    with pytest.raises(InputError, match="line 1: .*the same"):
+    with pytest.raises(InputError, match=r"line 1: .*the same"):
         read_preferences(path)
 
 

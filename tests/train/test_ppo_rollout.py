@@ -158,5 +158,5 @@ def test_messages_with_a_chat_template(policy):
 
 def test_an_unknown_model_is_one_clear_error(tmp_path):
     for where in (str(tmp_path / "nothing"), str(tmp_path)):
-        with pytest.raises(InputError, match="--model .* cannot be loaded"):
+        with pytest.raises(InputError, match=r"--model .* cannot be loaded"):
             load_base(PPOConfig(model=where, reward="none"))

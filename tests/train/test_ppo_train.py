@@ -112,7 +112,7 @@ def test_a_champion_of_another_base_is_refused(run_job, llama, gpt2, prompts, re
     config = {**NIGHT, "iterations": 0}
     _, outcome = run_job(train.program, PPOConfig, "ppo.train", config, base=gpt2, **files)
     files["champion"] = outcome.artifacts["candidate"]
-    with pytest.raises(InputError, match="was trained on .*, not on"):
+    with pytest.raises(InputError, match=r"was trained on .*, not on"):
         run_job(train.program, PPOConfig, "ppo.train", config, base=llama, **files)
 
 

@@ -8,6 +8,7 @@ CREATE TABLE runs (
     state       text NOT NULL DEFAULT 'begun' CHECK (state IN ('begun', 'finished', 'failed')),
     begun_at    timestamptz NOT NULL DEFAULT now(),
     ended_at    timestamptz,
+    pinned      jsonb NOT NULL DEFAULT '{}',
     report      jsonb
 );
 -- At most one begun run of a flow with the same parameters: the next start goes on with it.
@@ -71,11 +72,12 @@ CREATE TABLE trajectories (
 
 CREATE TABLE verdicts (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    run_id     text NOT NULL UNIQUE REFERENCES runs,
+    run_id     text NOT NULL REFERENCES runs,
     model      text NOT NULL,
     candidate  text NOT NULL,
     champion   text NOT NULL,
     promote    boolean NOT NULL,
     verdict    jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (run_id, model, candidate)
 );

@@ -259,16 +259,21 @@ END $$;
 CREATE FUNCTION ledger_close(reservation bigint, as_state text, at_ timestamptz)
 RETURNS reservations LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    r reservations := ledger_lock(reservation);
+    r reservations;
     a allocations;
 BEGIN
-    IF as_state = 'released' AND r.spent > 0 THEN
-        PERFORM ledger_conflict(r.key, format('has %s dollars charged: settle it', r.spent));
-    ELSIF r.closed_at IS NOT NULL THEN
+    LOCK TABLE budgets IN ROW SHARE MODE;
+    UPDATE reservations SET state = as_state, closed_at = at_
+    WHERE id = reservation AND closed_at IS NULL AND (as_state = 'settled' OR spent = 0)
+    RETURNING * INTO r;
+    IF NOT FOUND THEN
+        r := ledger_lock(reservation);
+        IF as_state = 'released' AND r.spent > 0 THEN
+            PERFORM ledger_conflict(r.key, format('has %s dollars charged: settle it', r.spent));
+        END IF;
         RETURN r;
     END IF;
     PERFORM set_config('synchronous_commit', 'off', true);
-    UPDATE reservations SET state = as_state, closed_at = at_ WHERE id = r.id RETURNING * INTO r;
     FOR a IN
         SELECT * FROM allocations WHERE reservation_id = r.id AND reserved > 0
         ORDER BY budget_id, starts_at

@@ -1,0 +1,302 @@
+"""The door for people: every flow by name, the budget, the jobs and the models.
+
+    nightshift run nightly-ppo --help
+
+Nothing heavy is imported before a command needs it.
+"""
+
+import ast
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infra.errors import InputError, NightshiftError
+
+FLOWS = Path(__file__).resolve().parent.parent / "flows"
+PRESETS = Path(__file__).resolve().parent / "presets"
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def flow_names() -> list[str]:
+    """One flow a file of flows/."""
+    return sorted(
+        path.stem.replace("_", "-") for path in FLOWS.glob("*.py") if path.stem != "__init__"
+    )
+
+
+class Flows(click.Group):
+    """`nightshift run`: a command for each flow, made from its parameter model when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return flow_names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in flow_names():
+            return None
+        if sys.argv[1:2] == ["run"] and cmd_name in sys.argv[2:3]:
+            return _flow_command(cmd_name)
+        return click.Command(cmd_name, short_help=_first_line(cmd_name))
+
+
+def _first_line(name: str) -> str:
+    """The first line of a flow's docstring, without importing Prefect."""
+    module = ast.parse((FLOWS / f"{name.replace('-', '_')}.py").read_text())
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name.replace("-", "_"):
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return ""
+
+
+def _flow_command(name: str) -> click.Command:
+    from deployments import options
+    from infra.settings import settings
+
+    settings()
+    model = parameter_model(name)
+
+    def run(preset: str | None, plan: bool, as_json: bool, **given: Any) -> None:
+        parameters = options.parameters(model, given, load_preset(preset) if preset else None)
+        from deployments import start
+
+        if plan:
+            start.show_plan(name, parameters, as_json)
+        else:
+            start.run(name, parameters, as_json)
+
+    return click.Command(
+        name,
+        callback=run,
+        help=flow_module(name).__doc__,
+        params=[
+            *options.options(model),
+            click.Option(
+                ["--preset"],
+                type=click.Choice(preset_names()),
+                help="Start from the values of a file in deployments/presets/.",
+            ),
+            click.Option(
+                ["--plan"],
+                is_flag=True,
+                help="Print what would run, where and at which price; run nothing.",
+            ),
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for scripts."),
+        ],
+    )
+
+
+def flow_module(name: str):
+    """The module of a flow: flows/<name>.py."""
+    return importlib.import_module(f"flows.{name.replace('-', '_')}")
+
+
+def flow_function(name: str):
+    """The flow of that name: the module's function of the same name."""
+    return getattr(flow_module(name), name.replace("-", "_"))
+
+
+def parameter_model(name: str) -> Any:
+    """The pydantic model that is the one parameter of a flow."""
+    import inspect
+    import typing
+
+    function = flow_function(name).fn
+    hints = typing.get_type_hints(function)
+    return hints[next(iter(inspect.signature(function).parameters))]
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The parameter values of one preset file."""
+    import yaml
+
+    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nightshift")
+def cli() -> None:
+    """Improve models overnight under a budget that cannot be overspent.
+
+    Settings are environment variables NIGHTSHIFT_*; docs/settings.md lists them.
+    """
+
+
+@cli.command(cls=Flows, name="run")
+def run_group() -> None:
+    """Run a flow here, in this process. A killed run is finished by the next one."""
+
+
+@cli.command()
+def setup() -> None:
+    """Make the job environments and the database, so that the first run starts at once."""
+    from deployments import start
+
+    start.set_up()
+
+
+@cli.command()
+def up() -> None:
+    """Keep PostgreSQL and the Prefect UI running until Ctrl-C."""
+    from deployments import start
+
+    start.keep_up()
+
+
+@cli.group()
+def budget() -> None:
+    """What may be spent, what is, and who reserved it."""
+
+
+@budget.command("show")
+@as_json
+def budget_show(as_json: bool) -> None:
+    """Limit, charged, reserved and remaining dollars of every budget, and when it resets."""
+    from deployments import tables
+
+    tables.show_budgets(as_json)
+
+
+@budget.command("set")
+@click.argument("limit")
+@click.option(
+    "--scope", default="project", show_default=True, help="'project' or 'flow:NAME', e.g. flow:x."
+)
+@click.option(
+    "--window",
+    type=click.Choice(["day", "month"]),
+    default="day",
+    show_default=True,
+    help="How often it resets.",
+)
+@click.option("--timezone", help="IANA zone of its days [default: NIGHTSHIFT_BUDGET_TIMEZONE].")
+@as_json
+def budget_set(limit: str, scope: str, window: str, timezone: str | None, as_json: bool) -> None:
+    """Set a budget to LIMIT dollars; 0 denies everything."""
+    from deployments import tables
+
+    tables.set_budget(scope, window, limit, timezone)
+    tables.show_budgets(as_json)
+
+
+@cli.group()
+def jobs() -> None:
+    """What ran, what runs, and what it cost."""
+
+
+@jobs.command("list")
+@click.option("--running", is_flag=True, help="Only jobs that have not ended.")
+@click.option("--limit", default=30, show_default=True, help="How many, newest first.")
+@as_json
+def jobs_list(running: bool, limit: int, as_json: bool) -> None:
+    """Newest jobs with their state, time and dollars."""
+    from deployments import tables
+
+    tables.show_jobs(running, limit, as_json)
+
+
+@jobs.command("logs")
+@click.argument("key")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@as_json
+def jobs_logs(key: str, follow: bool, as_json: bool) -> None:
+    """The log of one job; KEY as `jobs list` shows it, its end is enough."""
+    from deployments import tables
+
+    tables.show_logs(key, follow, as_json)
+
+
+@jobs.command("stop")
+@click.argument("key")
+@as_json
+def jobs_stop(key: str, as_json: bool) -> None:
+    """Stop one job: it checkpoints, ends, and its unspent reservation is freed."""
+    from deployments import tables
+
+    tables.stop_job(key, as_json)
+
+
+@cli.group()
+def models() -> None:
+    """Registered model versions and who is champion."""
+
+
+@models.command("list")
+@click.argument("model", required=False)
+@as_json
+def models_list(model: str | None, as_json: bool) -> None:
+    """Versions, aliases and metrics."""
+    from deployments import tables
+
+    tables.show_models(model, as_json)
+
+
+@models.command("promote")
+@click.argument("model")
+@click.argument("version")
+@as_json
+def models_promote(model: str, version: str, as_json: bool) -> None:
+    """Make VERSION the champion; needs a stored verdict that allows it."""
+    from deployments import tables
+
+    tables.promote(model, version, as_json)
+
+
+@models.command("rollback")
+@click.argument("model")
+@as_json
+def models_rollback(model: str, as_json: bool) -> None:
+    """Make the previous champion the champion again."""
+    from deployments import tables
+
+    tables.rollback(model, as_json)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One clear error and an exit code, no traceback, for everything that a user can mend."""
+    try:
+        yield
+    except NightshiftError as error:
+        if "--json" in sys.argv:
+            fields = {"error": type(error).__name__, "message": error.message}
+            click.echo(json.dumps(fields | {"remedy": error.remedy}))
+        click.secho(f"✗ {error.message}", fg="red", err=True)
+        if error.remedy:
+            click.echo(f"  → {error.remedy}", err=True)
+        _exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; the same command goes on where this one ended.", err=True)
+        _exit(INTERRUPTED)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point of the command `nightshift`."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    with _clear_errors():
+        try:
+            cli(standalone_mode=False)
+        except click.NoSuchOption as error:
+            raise InputError(error.format_message(), "--help lists the options.") from None
+        except click.UsageError as error:
+            if error.ctx:
+                click.echo(error.ctx.get_usage(), err=True)
+            raise InputError(error.format_message(), "Add --help to see how.") from None

@@ -1,0 +1,94 @@
+"""Command-line options made from a flow's parameter model, so that both always agree."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from infra.errors import InputError
+
+SCALARS = {int: click.INT, float: click.FLOAT, str: click.STRING, Decimal: click.STRING}
+
+
+def options(model: type[BaseModel]) -> list[click.Parameter]:
+    """One option a field, a nested model's fields prefixed by its name."""
+    return [_option(path, field) for path, field in _fields(model)]
+
+
+def parameters(
+    model: type[BaseModel], given: dict[str, Any], preset: dict[str, Any] | None = None
+) -> BaseModel:
+    """The model from a preset and the options given on top of it.
+
+    Raises InputError naming the option that is wrong.
+    """
+    values: dict[str, Any] = _copy(preset or {})
+    for path, _ in _fields(model):
+        value = given.get("__".join(path))
+        if value is not None:
+            inner = values
+            for name in path[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[path[-1]] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = _flag(tuple(str(part) for part in first["loc"])) if first["loc"] else "parameters"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{option}: {message}", "--help tells every option's bounds.") from None
+
+
+def _fields(
+    model: type[BaseModel], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _fields(kind, (*above, name))
+        else:
+            yield (*above, name), field
+
+
+def _option(path: tuple[str, ...], field: FieldInfo) -> click.Parameter:
+    kind = _without_none(field.annotation)
+    default = field.get_default(call_default_factory=True)
+    shown = "required" if field.is_required() else f"default: {_shown(default)}"
+    text = f"{field.description or field.title or ''} [{shown}]".strip()
+    name = "__".join(path)
+    if kind is bool:
+        flag = _flag(path)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text)
+    if get_origin(kind) is Literal:
+        choice = click.Choice([str(value) for value in get_args(kind)])
+        return click.Option([_flag(path), name], type=choice, help=text)
+    if kind is Path:
+        return click.Option([_flag(path), name], type=click.Path(), help=text)
+    return click.Option([_flag(path), name], type=SCALARS.get(kind, click.STRING), help=text)
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        return next(part for part in get_args(kind) if part is not NoneType)
+    return kind
+
+
+def _flag(path: tuple[str, ...]) -> str:
+    return "--" + "-".join(path).replace("_", "-")
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "none"
+    if default is False:
+        return "no"
+    return "yes" if default is True else str(default)
+
+
+def _copy(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in values.items()}

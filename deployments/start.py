@@ -1,0 +1,99 @@
+"""How a flow starts by hand: the Prefect server, readable log lines, the plan and the report."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markdown import Markdown
+from rich.table import Table
+
+from deployments.cli import flow_function, flow_module
+from infra import database, prefect_server
+from infra.settings import settings
+
+errors = Console(stderr=True)
+console = Console()
+
+
+def run(name: str, parameters: BaseModel, as_json: bool) -> None:
+    """Run the flow `name` in this process and print its report.
+
+    SIGTERM ends it like Ctrl-C: the job checkpoints, its cost is settled.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _prepare_logging()
+    database.pool()
+    prefect_server.ensure()
+    report = flow_function(name)(parameters)
+    if as_json:
+        sys.stdout.write(report.model_dump_json() + "\n")
+    else:
+        console.print(Markdown(Path(report.files["markdown"]).read_text()))
+
+
+def show_plan(name: str, parameters: BaseModel, as_json: bool) -> None:
+    """What would run, where, at which price; nothing is run or reserved."""
+    steps = flow_module(name).plan(parameters)
+    total = sum(step.usd_at_most for step in steps)
+    if as_json:
+        rows = [step.model_dump(mode="json") for step in steps]
+        sys.stdout.write(json.dumps({"steps": rows, "usd_at_most": str(total)}) + "\n")
+        return
+    table = Table(title=f"{name}: what would run", title_justify="left", box=None)
+    for column in ("step", "environment", "where", "resources", "hours at most", "$ an hour"):
+        table.add_column(column)
+    table.add_column("$ at most", justify="right")
+    for step in steps:
+        table.add_row(
+            step.step,
+            step.environment,
+            step.launcher,
+            step.resources,
+            f"{step.max_hours:g}",
+            f"{step.hourly_usd:.4f}",
+            f"{step.usd_at_most:.4f}",
+        )
+    console.print(table)
+    console.print(f"At most ${total:.4f}. Nothing was run or reserved.")
+
+
+def set_up() -> None:
+    """Make everything that a first run would otherwise wait for."""
+    from infra import registry
+    from infra.compute import environments
+
+    environments.ensure("train")
+    database.pool()
+    registry.models()
+    prefect_server.ensure()
+    errors.print(f"Ready. Everything lies in {settings().home}", highlight=False)
+
+
+def keep_up() -> None:
+    """Show where things answer, until Ctrl-C."""
+    database.pool()
+    ui = prefect_server.ensure()
+    console.print(f"Prefect UI   {ui}", highlight=False)
+    console.print(f"Home folder  {settings().home}", highlight=False)
+    console.print("Ctrl-C ends both the server and PostgreSQL.")
+    signal.pause()
+
+
+def _prepare_logging() -> None:
+    """Our lines on the terminal and in the Prefect UI; Prefect's own in the UI only."""
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "nightshift")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_CLI_COLORS", "false")
+    handler: Any = RichHandler(
+        console=errors, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S"
+    )
+    logger = logging.getLogger("nightshift")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,49 @@
+"""Where champions are handed to: a small protocol, and the local folder that fulfils it now."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from infra.errors import IntegrityError, StorageFull
+from infra.objects import get
+from infra.objects.manifest import scan
+from infra.registry import ModelVersion
+
+
+class ServingTarget(Protocol):
+    """Something that serves one version of each model."""
+
+    def deploy(self, version: ModelVersion) -> str:
+        """Serve `version` from now on; where it is. Raises IntegrityError for altered bytes."""
+        ...
+
+
+class FolderTarget:
+    """Keeps models as folders: FOLDER/<model>/<version>, and the link `champion` to one of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def deploy(self, version: ModelVersion) -> str:
+        """Copy, verify, then move the link in one step; a reader sees the old or the new model."""
+        model = self.folder / version.model
+        place = model / version.version
+        try:
+            if place.exists() and scan(place).sha256 != version.sha256:
+                shutil.rmtree(place)  # altered since: the stored artefact is what counts
+            get(version.uri, place, version.sha256)
+            if scan(place).sha256 != version.sha256:
+                raise IntegrityError(
+                    f"{place} is not what was promoted", "Remove the folder and deploy again."
+                )
+            partial = model / f".champion.{os.getpid()}"
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(version.version)
+            partial.replace(model / "champion")
+        except OSError as error:
+            raise StorageFull(
+                f"cannot deploy to {model}: {error}",
+                "Let NIGHTSHIFT_SERVING_FOLDER name a folder with space that can be written.",
+            ) from error
+        return str(model / "champion")

@@ -1,0 +1,23 @@
+"""Prefect's hooks: a courtesy, not a guarantee. They run in another process, seconds later.
+
+Prefect calls hooks by keyword, so the parameters must be named flow, flow_run and state.
+"""
+
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State
+
+from infra import database, jobs
+from tasks.launch import halt, launchers, reservations
+
+
+def release_compute(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001
+    """Stop the jobs of a cancelled or crashed flow run and settle what they cost."""
+    pool = database.pool()
+    for job in jobs.unended(pool):
+        if job.flow_run != str(flow_run.id):
+            continue
+        launcher = launchers("auto")[job.launcher]
+        live = [r for r in reservations(pool, job.key) if not r.closed]
+        for handle in launcher.attempts(job.key)[-1:]:
+            halt(pool, job, launcher, handle, live[-1] if live else None)

@@ -1,0 +1,137 @@
+"""Gather what the report of a night says, write it, and show it in the Prefect UI."""
+
+import base64
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from infra import jobs, runs
+from infra.registry import ModelVersion
+from infra.verdicts import Verdict
+from jobs.contract import JobResult, Progress
+from tasks.gate import paired_interval
+from tasks.launch import launchers, reservations
+from tasks.ppo import read_evaluation
+from tasks.report import Cost, Report, Score, draw, markdown
+from tasks.run import Work
+
+EXAMPLES = 3
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def publish_report(
+    work: Work,
+    champion: ModelVersion,
+    candidate: ModelVersion,
+    evaluation: JobResult,
+    verdict: Verdict,
+    served: str | None,
+) -> Report:
+    """The morning's report as files and as artifacts; closes the run."""
+    rows = read_evaluation(evaluation)
+    trained = candidate.metrics
+    gains = None
+    if "reward_after_stored" in trained:
+        gains = (
+            trained["reward_after_stored"] - trained["reward_before"],
+            trained["reward_after_rerolls"] - trained["reward_after_stored"],
+        )
+    files = {
+        "markdown": str(work.folder / "report.md"),
+        "plot": str(work.folder / "learning_curve.png"),
+    }
+    report = Report(
+        run=work.run.id,
+        model=champion.model,
+        resumed=work.run.resumed,
+        collected={
+            "stored trajectories trained on": int(trained.get("stored_used", 0)),
+            "trajectories too stale to use": int(trained.get("stored_too_stale", 0)),
+            "episodes in all, fresh rollouts included": int(trained.get("episodes", 0)),
+            "held-out prompts judged": len(rows),
+        },
+        scores=[score(rows, name) for name in _measures(rows)],
+        gained_by_stored=gains[0] if gains else None,
+        gained_by_rerolls=gains[1] if gains else None,
+        verdict=verdict,
+        champion=champion.version,
+        candidate=candidate.version,
+        served_from=served,
+        costs=costs(work),
+        examples=_examples(rows),
+        look_next={
+            "this report": files["markdown"],
+            "the learning curve": files["plot"],
+            "all versions": f"nightshift models list {champion.model}",
+            "the training log": f"nightshift jobs logs {work.run.id}/train",
+            "what may be spent today": "nightshift budget show",
+            "the Prefect UI": "nightshift up",
+        },
+        files=files,
+    )
+    draw(report, curve(work), Path(files["plot"]))
+    text = markdown(report)
+    Path(files["markdown"]).write_text(text)
+    _show(text, Path(files["plot"]))
+    runs.end(work.pool, work.run, "finished", report.model_dump(mode="json"))
+    return report
+
+
+def score(rows: list[dict], name: str) -> Score:
+    """Means and paired gain of one measure over the held-out prompts."""
+    sides = {
+        side: [float(row[side][name]) for row in rows]
+        for side in ("base", "champion", "candidate")
+    }
+    gain, low, high = paired_interval(sides["candidate"], sides["champion"])
+    means = {side: sum(values) / len(values) for side, values in sides.items()}
+    return Score(name=name, gain=gain, low=low, high=high, **means)
+
+
+def costs(work: Work) -> list[Cost]:
+    """What each job of the run was charged, over all its attempts."""
+    found = []
+    for job in jobs.of_run(work.pool, work.run.id):
+        launcher = launchers("auto")[job.launcher]
+        attempts = [launcher.poll(handle) for handle in launcher.attempts(job.key)]
+        found.append(
+            Cost(
+                job=job.key.partition("/")[2],
+                launcher=job.launcher,
+                seconds=sum((a.seen - a.started).total_seconds() for a in attempts if a.started),
+                usd=sum(r.spent for r in reservations(work.pool, job.key)),
+            )
+        )
+    return found
+
+
+def curve(work: Work) -> list[Progress]:
+    """The learning curve of the training job."""
+    job = jobs.find(work.pool, f"{work.run.id}/train")
+    return launchers("auto")[job.launcher].progress(job.key) if job else []
+
+
+def _measures(rows: list[dict]) -> list[str]:
+    return ["reward"] + (["success"] if rows[0]["candidate"]["success"] is not None else [])
+
+
+def _examples(rows: list[dict]) -> list[tuple[str, str, str]]:
+    """Prompts whose answers changed most for the better."""
+    better = sorted(rows, key=lambda r: r["champion"]["reward"] - r["candidate"]["reward"])
+    return [
+        (row["prompt"], row["champion"]["completion"], row["candidate"]["completion"])
+        for row in better[:EXAMPLES]
+        if row["candidate"]["reward"] > row["champion"]["reward"]
+    ]
+
+
+def _show(text: str, plot: Path) -> None:
+    create_markdown_artifact(key="nightly-report", markdown=text, description="The night's report")
+    image = base64.b64encode(plot.read_bytes()).decode()
+    create_image_artifact(
+        image_url=f"data:image/png;base64,{image}",
+        key="learning-curve",
+        description="Learning curve, and held-out reward before and after",
+    )

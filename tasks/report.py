@@ -1,0 +1,193 @@
+"""The morning's report: Markdown for people, a plot, and the same numbers for scripts."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from infra.verdicts import Verdict
+from jobs.contract import Progress
+
+
+class Cost(BaseModel):
+    """What one job cost: wall-clock seconds that were paid, and dollars."""
+
+    job: str
+    launcher: str
+    seconds: float
+    usd: Decimal
+
+
+class Score(BaseModel):
+    """Held-out mean of one measure for base, champion and candidate; its paired gain."""
+
+    name: str
+    champion: float
+    candidate: float
+    gain: float
+    low: float
+    high: float
+    base: float | None = None
+
+
+class Report(BaseModel):
+    """All that a person wants to know in the morning."""
+
+    run: str
+    model: str
+    resumed: bool
+    collected: dict[str, int]
+    scores: list[Score]
+    gained_by_stored: float | None
+    gained_by_rerolls: float | None
+    verdict: Verdict
+    champion: str
+    candidate: str
+    served_from: str | None
+    files: dict[str, str] = {}
+    costs: list[Cost]
+    examples: list[tuple[str, str, str]]
+    look_next: dict[str, str]
+
+    @property
+    def total(self) -> Decimal:
+        return sum((cost.usd for cost in self.costs), Decimal(0))
+
+    @property
+    def usd_per_point(self) -> Decimal | None:
+        """Dollars for 0.01 of held-out reward, None without a gain."""
+        if self.verdict.gain <= 0:
+            return None
+        return self.total / (Decimal(str(self.verdict.gain)) * 100)
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown."""
+    verdict = report.verdict
+    head = (
+        f"**Version {report.candidate} is the new champion.**"
+        if verdict.promote
+        else f"**Version {report.champion} stays champion.**"
+    )
+    lines = [
+        f"# {report.model}: the night {report.run}",
+        "",
+        f"{head} {_headline(report)}",
+        "",
+        "## Held-out results",
+        "",
+        "| measure | base | champion "
+        f"(v{report.champion}) | candidate (v{report.candidate}) | gain | 95 % interval |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for score in report.scores:
+        base = "–" if score.base is None else f"{score.base:.3f}"
+        lines.append(
+            f"| {score.name} | {base} | {score.champion:.3f} | {score.candidate:.3f} |"
+            f" {score.gain:+.3f} | {score.low:+.3f} to {score.high:+.3f} |"
+        )
+    lines += ["", "## The verdict", "", "| check | | |", "|---|---|---|"]
+    lines += [
+        f"| {'✓' if check.passed else '✗'} | {check.name} | {check.explanation} |"
+        for check in verdict.checks
+    ]
+    lines += ["", "## What was collected", ""]
+    lines += [f"- {count:,} {what}" for what, count in report.collected.items()]
+    if report.gained_by_stored is not None and report.gained_by_rerolls is not None:
+        lines.append(
+            f"- training reward gained on the stored night alone {report.gained_by_stored:+.3f}, "
+            f"by fresh rollouts after it {report.gained_by_rerolls:+.3f}"
+        )
+    lines += [
+        "",
+        "## What it cost",
+        "",
+        "| job | where | time | dollars |",
+        "|---|---|---:|---:|",
+    ]
+    lines += [
+        f"| {cost.job} | {cost.launcher} | {cost.seconds:.0f} s | {cost.usd:.4f} |"
+        for cost in report.costs
+    ]
+    lines.append(f"| **all** | | | **{report.total:.4f}** |")
+    per_point = report.usd_per_point
+    if per_point is not None:
+        lines += ["", f"One point (0.01) of held-out reward cost **${per_point:.4f}**."]
+    if report.examples:
+        lines += ["", "## Answers before and after", ""]
+        for prompt, before, after in report.examples:
+            lines += [f"- {_code(prompt)}", f"  - before: {_code(before)}"]
+            lines += [f"  - after: {_code(after)}"]
+    lines += ["", "## Where to look next", ""]
+    lines += [f"- {what}: `{where}`" for what, where in report.look_next.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(report: Report) -> str:
+    gain, (low, high) = report.verdict.gain, report.verdict.confidence_interval
+    score = report.scores[0]
+    text = (
+        f"Held-out {score.name} went from {score.champion:.3f} to {score.candidate:.3f} "
+        f"({gain:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}) for ${report.total:.4f}."
+    )
+    if not report.verdict.promote:
+        reasons = [check.explanation for check in report.verdict.checks if not check.passed]
+        text += f" Why not: {'; '.join(reasons)}."
+    return text
+
+
+def _code(text: str) -> str:
+    return f"`{text.strip().replace('`', chr(39)) or '(empty)'}`"
+
+
+def draw(report: Report, curve: Sequence[Progress], path: Path) -> None:
+    """Draw the learning curve and the held-out comparison as a PNG of 1,600 × 720 pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), dpi=160, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    points = [p for p in curve if "reward" in p.metrics]
+    steps = [p.step for p in points]
+    left.plot(
+        steps, [p.metrics["reward"] for p in points], color="#1f5fa8", lw=2, label="reward"
+    )
+    left.set(xlabel="iteration", ylabel="mean training reward", title="Learning curve")
+    left.grid(alpha=0.25)
+    if any("kl" in p.metrics for p in points):
+        beside = left.twinx()
+        beside.plot(
+            steps,
+            [p.metrics.get("kl", float("nan")) for p in points],
+            color="#c2702c",
+            lw=1.2,
+            ls="--",
+        )
+        beside.set_ylabel("KL to the base, nats a completion", color="#c2702c")
+        beside.set_ylim(bottom=0)
+    positions = range(len(report.scores))
+    for offset, side, colour in ((-0.2, "champion", "#9aa5b1"), (0.2, "candidate", "#1f5fa8")):
+        values = [getattr(score, side) for score in report.scores]
+        right.bar([p + offset for p in positions], values, 0.38, color=colour, label=side)
+        for position, value in zip(positions, values, strict=True):
+            right.text(
+                position + offset, value + 0.01, f"{value:.2f}", ha="center", fontsize=9
+            )
+    right.errorbar(
+        [p + 0.2 for p in positions],
+        [score.candidate for score in report.scores],
+        yerr=[
+            [score.gain - score.low for score in report.scores],
+            [score.high - score.gain for score in report.scores],
+        ],
+        fmt="none",
+        ecolor="#222222",
+        capsize=4,
+    )
+    right.set_xticks(list(positions), [score.name for score in report.scores])
+    right.set(title="Held-out, before and after", ylim=(0, None))
+    right.margins(y=0.15)
+    right.legend(frameon=False, loc="lower right")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)

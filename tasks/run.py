@@ -1,0 +1,125 @@
+"""The frame of every run: begun or taken up again, alone at its work, paid from one purse."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from infra import database, runs
+from infra.database import Pool
+from infra.errors import (
+    GateError,
+    InputError,
+    IntegrityError,
+    JobError,
+    LaunchError,
+    NightshiftError,
+)
+from infra.runs import Run
+from infra.settings import settings
+from jobs.contract import JobResult, JobSpec, Resources
+from tasks.launch import run_job
+from tasks.progress import Watch
+from tasks.purse import Purse, Target, fill
+from tasks.reconcile import reconcile, run_lock
+
+log = logging.getLogger("nightshift")
+
+FINAL: tuple[type[NightshiftError], ...] = (
+    InputError,
+    IntegrityError,
+    JobError,
+    LaunchError,
+    GateError,
+)
+"""Errors after which the same run cannot go on; after any other the next start continues it."""
+NOT_IDENTITY = {"max_cost", "target"}
+"""Parameters that may change between two starts of the same run."""
+
+
+class Parameters(Protocol):
+    """What the parameter model of every flow that costs money has."""
+
+    max_cost: Decimal
+    target: Target
+
+    def model_dump(self, **options: Any) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run at work."""
+
+    run: Run
+    purse: Purse
+    parameters: Any
+
+    @property
+    def pool(self) -> Pool:
+        return self.purse.pool
+
+    @property
+    def uri(self) -> str:
+        """Where the artefacts of this run lie."""
+        return f"{settings().objects_uri}/runs/{self.run.id}"
+
+    @property
+    def folder(self) -> Path:
+        """A local folder for the report and for files on their way."""
+        folder = settings().home / "runs" / self.run.id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def job(
+        self,
+        step: str,
+        name: str,
+        config: BaseModel,
+        inputs: dict[str, str],
+        max_hours: float,
+        resources: Resources,
+        environment: str = "train",
+    ) -> JobResult:
+        """Have the program `jobs.<name>` done as `step` of this run, once."""
+        spec = JobSpec(
+            name=name,
+            environment=environment,
+            config=config.model_dump(mode="json"),
+            inputs=inputs,
+            output=f"{self.uri}/{step}",
+            resources=resources,
+            max_hours=max_hours,
+            key=f"{self.run.id}/{step}",
+        )
+        return run_job(spec, self.purse, Watch(step))
+
+
+@contextmanager
+def begin(
+    flow: str,
+    parameters: "Parameters",
+    checksums: dict[str, str],
+) -> Iterator[Work]:
+    """Begin a run, or take up the one that a killed process began with the same identity.
+
+    The identity is made of the parameters and the `checksums` of the files they name. First what
+    dead processes left is put right. An error that is final closes the run as failed.
+    """
+    pool = database.pool()
+    identity = parameters.model_dump(mode="json", exclude=NOT_IDENTITY) | {"files": checksums}
+    run = runs.begin(pool, flow, identity)
+    with run_lock(run.id):
+        reconcile(pool, run.id)
+        log.info("%s %s", "taking up" if run.resumed else "beginning", run.id)
+        try:
+            purse = fill(Purse(pool, run, parameters.target, flow_run.id), parameters.max_cost)
+            yield Work(run, purse, parameters)
+        except FINAL:
+            runs.end(pool, run, "failed")
+            raise
