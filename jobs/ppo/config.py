@@ -96,8 +96,11 @@ class Hyperparameters(JobConfig):
         description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
         "toy of width 128 and 3e-5 for one of 4096.",
     )
-    value_learning_rate: float = Field(
-        2e-3, gt=0, title="Value learning rate", description="AdamW, value head."
+    value_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        title="Value learning rate",
+        description="AdamW, of the value head. Unset: ten times the adapter's.",
     )
     max_gradient_norm: float = Field(
         1.0, gt=0, title="Largest gradient norm", description="Larger gradients are scaled down."
@@ -130,7 +133,7 @@ class Hyperparameters(JobConfig):
         0.95, ge=0, le=1, title="GAE lambda", description="Bias (0) against variance (1)."
     )
     value_clip: float = Field(
-        0.2, gt=0, title="Value clip", description="Largest change of a value, reward points."
+        1.0, gt=0, title="Value clip", description="Largest change of a value, reward points."
     )
     value_coefficient: float = Field(
         0.5, ge=0, title="Value coefficient", description="Weight of the value loss."

@@ -61,13 +61,12 @@ class Night:
             self.config, optional_input(job, "base"), found[1] if found else champion
         )
         adapter = [p for p in self.policy.model.parameters() if p.requires_grad]
+        rate = learning_rate(self.config, self.policy)
+        values = list(self.policy.value_head.parameters())
         self.optimiser = torch.optim.AdamW(
             [
-                {"params": adapter, "lr": learning_rate(self.config, self.policy)},
-                {
-                    "params": list(self.policy.value_head.parameters()),
-                    "lr": self.config.value_learning_rate,
-                },
+                {"params": adapter, "lr": rate},
+                {"params": values, "lr": self.config.value_learning_rate or 10 * rate},
             ],
             weight_decay=0.0,
         )
