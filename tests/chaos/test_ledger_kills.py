@@ -99,6 +99,7 @@ def test_sum_is_right_after_kills(database: Pool, workers: list[subprocess.Popen
     record_every_excess(database)
     workers.extend(start(number) for number in range(WORKERS))
     while len(ledger.open_reservations(database)) < 3:
+        assert all(worker.poll() is None for worker in workers)
         time.sleep(0.01)
     killed = 0
     while killed < KILLS and any(worker.poll() is None for worker in workers):
