@@ -24,6 +24,14 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "nightshift",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+}
+"""Prefect reads these when it is imported. Its own lines are for its UI; ours are for people."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
@@ -290,7 +298,8 @@ def _exit(code: int) -> None:
 
 def main() -> None:
     """Entry point of the command `nightshift`."""
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     with _clear_errors():
         try:
             cli(standalone_mode=False)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +30,9 @@ def run(name: str, parameters: BaseModel, as_json: bool) -> None:
     _prepare_logging()
     database.pool()
     prefect_server.ensure()
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
     report = flow_function(name)(parameters)
     if as_json:
         sys.stdout.write(report.model_dump_json() + "\n")
@@ -87,10 +89,7 @@ def keep_up() -> None:
 
 
 def _prepare_logging() -> None:
-    """Our lines on the terminal and in the Prefect UI; Prefect's own in the UI only."""
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "nightshift")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_CLI_COLORS", "false")
+    """Our lines on the terminal; they and Prefect's own are in the Prefect UI too."""
     handler: Any = RichHandler(
         console=errors, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S"
     )

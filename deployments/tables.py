@@ -2,30 +2,175 @@
 
 import json
 import sys
-from collections.abc import Callable
-from decimal import Decimal
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
 
 from infra import database, jobs, ledger, registry
 from infra.errors import InputError
-from infra.settings import settings
+from tasks.launch import halt, launchers, reservations
 
-Row = dict[str, Any]
-console = Console()
+console = Console(highlight=False)
+
+BAR = 12
+"""Characters of a budget's bar."""
 
 
-def _print(rows: list[Row], columns: dict[str, Callable[[Row], str]], title: str) -> None:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
+def show_budgets(as_json: bool) -> None:
+    """Every budget with its present window; budgets of single runs in JSON only."""
+    budgets = ledger.budgets(database.pool())
+    if as_json:
+        _json([budget.model_dump(mode="json") for budget in budgets])
+        return
+    table = _table(
+        "Budgets in dollars", "budget", "", ">limit", ">charged", ">reserved", ">remaining", "resets"
+    )
+    for budget in budgets:
+        if budget.scope.startswith("run:"):
+            continue
+        resets = "never"
+        if budget.resets_at:
+            resets = f"{budget.resets_at.astimezone(ZoneInfo(budget.timezone)):%d %b %H:%M %Z}"
+        table.add_row(
+            f"{budget.scope} a {budget.period}",
+            _bar(budget.charged, budget.reserved, budget.limit),
+            f"{budget.limit:,.2f}",
+            f"{budget.charged:.4f}",
+            f"{budget.reserved:.4f}",
+            f"{budget.remaining:,.4f}",
+            resets,
+        )
+        for holder in budget.holders:
+            table.add_row("", f"[dim]{holder.key}[/dim]", "", "", f"[dim]{holder.amount:.4f}[/dim]")
+    console.print(table)
+
+
+def set_budget(scope: str, window: str, limit: str, timezone: str | None) -> None:
+    """Set a limit. Raises InputError for what is no amount of dollars."""
+    try:
+        amount = Decimal(limit)
+    except InvalidOperation:
+        raise InputError(f"LIMIT: {limit!r} is no number", "Give dollars, e.g. 200.") from None
+    ledger.set_budget(database.pool(), scope, window, amount, timezone)
+
+
+def show_jobs(running: bool, limit: int, as_json: bool) -> None:
+    """Jobs, newest first."""
+    rows = []
+    for job in jobs.newest(database.pool(), limit, running):
+        spent = sum((r.spent for r in reservations(database.pool(), job.key)), Decimal(0))
+        ended = job.ended_at or datetime.now(job.created_at.tzinfo)
+        rows.append(
+            {
+                "key": job.key,
+                "state": job.state,
+                "launcher": job.launcher,
+                "begun": job.created_at.isoformat(timespec="seconds"),
+                "seconds": round((ended - job.created_at).total_seconds()),
+                "usd": str(spent),
+                "error": job.error,
+            }
+        )
+    if as_json:
+        _json(rows)
+        return
+    table = _table("Jobs, newest first", "key", "state", "where", "begun", ">s", ">dollars")
     for row in rows:
-        table.add_row(*(show(row) for show in columns.values()))
-    console.print(table if rows else f"[dim]{title}: none yet[/dim]")
+        state = {"failed": "[red]failed[/red]", "running": "[green]running[/green]"}
+        table.add_row(
+            row["key"],
+            state.get(row["state"], row["state"]),
+            row["launcher"],
+            row["begun"].replace("T", " ")[5:16],
+            str(row["seconds"]),
+            row["usd"],
+        )
+    console.print(table if rows else "No jobs yet: `nightshift run nightly-ppo` starts some.")
 
 
-def _print_json(value: Any) -> None:
+def show_logs(key: str, follow: bool, as_json: bool) -> None:
+    """The lines of a job's log."""
+    job = jobs.find_one(database.pool(), key)
+    launcher = launchers("auto")[job.launcher]
+    attempts = launcher.attempts(job.key)
+    lines = launcher.logs(attempts[-1], follow) if attempts else iter(())
+    if as_json:
+        _json({"key": job.key, "lines": list(lines)})
+        return
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def stop_job(key: str, as_json: bool) -> None:
+    """Stop a job for good and settle it."""
+    pool = database.pool()
+    job = jobs.find_one(pool, key)
+    if job.state in jobs.ENDED:
+        raise InputError(f"{job.key} has {job.state} already", "There is nothing to stop.")
+    jobs.record_end(pool, job.key, "stopped", error="stopped by a person")
+    launcher = launchers("auto")[job.launcher]
+    live = [r for r in reservations(pool, job.key) if not r.closed]
+    for handle in launcher.attempts(job.key)[-1:]:
+        halt(pool, job, launcher, handle, live[-1] if live else None)
+    if as_json:
+        _json({"key": job.key, "state": "stopped"})
+    else:
+        console.print(f"{job.key} is stopped and settled.")
+
+
+def show_models(model: str | None, as_json: bool) -> None:
+    """Versions of one model or of all."""
+    names = [model] if model else registry.models()
+    versions = [version for name in names for version in registry.versions(name)]
+    if as_json:
+        _json([version.model_dump(mode="json") for version in versions])
+        return
+    table = _table("Models", "model", ">version", "alias", ">parent", "metrics", "run")
+    for version in versions:
+        shown = list(version.metrics.items())[:3]
+        table.add_row(
+            version.model,
+            version.version,
+            f"[green]{', '.join(version.aliases)}[/green]",
+            version.parent or "",
+            ", ".join(f"{name} {value:.3g}" for name, value in shown),
+            version.flow_run or "",
+        )
+    console.print(table if versions else "No models yet: `nightshift run nightly-ppo` makes one.")
+
+
+def promote(model: str, version: str, as_json: bool) -> None:
+    """Move the champion alias, if a verdict allows it."""
+    registry.promote(model, version)
+    show_models(model, as_json)
+
+
+def rollback(model: str, as_json: bool) -> None:
+    """Move the champion alias back."""
+    registry.rollback(model)
+    show_models(model, as_json)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        justify = "right" if column.startswith(">") else "left"
+        table.add_column(column.lstrip(">"), justify=justify, overflow="fold")
+    return table
+
+
+def _bar(charged: Decimal, reserved: Decimal, limit: Decimal) -> str:
+    if limit == 0:
+        return "[red]closed[/red]"
+    full = min(BAR, int(charged / limit * BAR))
+    held = min(BAR - full, int(reserved / limit * BAR))
+    return f"[red]{'█' * full}[/red][yellow]{'▒' * held}[/yellow][dim]{'·' * (BAR - full - held)}[/dim]"
+
+
+def _json(value: Any) -> None:
     json.dump(value, sys.stdout, default=str)
     sys.stdout.write("\n")

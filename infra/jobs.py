@@ -1,5 +1,6 @@
 """The jobs table: what was launched, under which reservation, and how it ended."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +29,8 @@ class JobRecord(BaseModel):
     state: str
     result: JobResult | None
     error: str | None
+    created_at: datetime
+    ended_at: datetime | None
 
 
 def record_launch(
@@ -112,6 +115,17 @@ def of_run(pool: Pool, run_id: str) -> list[JobRecord]:
     with pool.connection() as connection:
         rows = connection.execute(
             "SELECT * FROM jobs WHERE run_id = %s ORDER BY created_at", [run_id]
+        ).fetchall()
+    return [JobRecord.model_validate(row) for row in rows]
+
+
+def newest(pool: Pool, limit: int, running: bool = False) -> list[JobRecord]:
+    """The newest jobs first; `running`: only those that have not ended."""
+    condition = "WHERE state IN ('launching', 'running')" if running else ""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            f"SELECT * FROM jobs {condition} ORDER BY created_at DESC LIMIT %s",  # noqa: S608
+            [limit],
         ).fetchall()
     return [JobRecord.model_validate(row) for row in rows]
 

@@ -62,7 +62,7 @@ class PrefectServer:
 def ensure() -> str:
     """Have a Prefect server, and let this process's Prefect use it; the address of its UI.
 
-    Must be called before Prefect is imported.
+    Goes into the environment, which Prefect reads when it is imported or told to look again.
     """
     os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
     if given := os.environ.get("PREFECT_API_URL"):

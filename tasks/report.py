@@ -166,13 +166,11 @@ def draw(report: Report, curve: Sequence[Progress], path: Path) -> None:
         beside.set_ylabel("KL to the base, nats a completion", color="#c2702c")
         beside.set_ylim(bottom=0)
     positions = range(len(report.scores))
-    for offset, side, colour in ((-0.2, "champion", "#9aa5b1"), (0.2, "candidate", "#1f5fa8")):
+    for offset, side, colour in ((-0.2, "champion", "#7b8794"), (0.2, "candidate", "#1f5fa8")):
         values = [getattr(score, side) for score in report.scores]
         right.bar([p + offset for p in positions], values, 0.38, color=colour, label=side)
         for position, value in zip(positions, values, strict=True):
-            right.text(
-                position + offset, value + 0.01, f"{value:.2f}", ha="center", fontsize=9
-            )
+            right.text(position + offset, 0.02, f"{value:.2f}", ha="center", color="white")
     right.errorbar(
         [p + 0.2 for p in positions],
         [score.candidate for score in report.scores],
@@ -186,8 +184,7 @@ def draw(report: Report, curve: Sequence[Progress], path: Path) -> None:
     )
     right.set_xticks(list(positions), [score.name for score in report.scores])
     right.set(title="Held-out, before and after", ylim=(0, None))
-    right.margins(y=0.15)
-    right.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.07))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

@@ -49,7 +49,7 @@ def kill_labelled(folder: Path) -> None:
         for process in remaining:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(remaining, timeout=1)
+        time.sleep(0.05)  # no waitpid here: the watchdog wants its child's exit code
 
 
 def write_whole(path: Path, value: dict) -> None:
@@ -98,9 +98,10 @@ class Watchdog:
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         kill_labelled(self.folder)  # of an attempt whose watchdog was killed
         gpus = hold_gpus(Path(self.order["gpu_folder"]), self.order["gpus"], self.order["wanted"])
-        self._record("alive", pid=os.getpid())
         if gpus is None:
             self._record("ended", exit_code=None, reason=GPU_SHORTAGE, ended=time.time())
+        self._record("alive", pid=os.getpid())
+        if gpus is None:
             return
         program = self._start(gpus[0])
         self._watch(program)

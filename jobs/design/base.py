@@ -22,9 +22,9 @@ from jobs.design.requests import request, rows, write_jsonl
 from jobs.runtime import Interrupted, Job, Outcome, main
 
 HABITS = {
-    "gear": ("bore", 5, 0.5),
-    "bracket": ("thickness", 3, 0.5),
-    "screw": ("head", "hex", 0.25),
+    "gear": ("bore", 5, 0.6),
+    "bracket": ("thickness", 3, 0.6),
+    "screw": ("head", "hex", 0.3),
 }
 """Part → the field that the sloppy designer fills by habit, with what, and how often."""
 VOCABULARY = 768

@@ -4,10 +4,10 @@ A row is {"prompt": text, "target": compact JSON}; the prompt ends where the JSO
 """
 
 import json
-from itertools import permutations
 from pathlib import Path
 from random import Random
 from typing import Literal
+from zlib import crc32
 
 from jobs.design.parts import FIELDS, HEADS, LENGTHS, MODULES, THREADS, Design, is_valid, write
 
@@ -15,39 +15,28 @@ Split = Literal["train", "held_out"]
 Row = dict[str, str]
 
 OPENERS: dict[Split, list[str]] = {
-    "train": ["", "design ", "I need ", "make ", "draw me ", "order: "],
-    "held_out": ["please draw ", "we need ", "could you make "],
+    "train": ["", "design ", "I need ", "make ", "draw me ", "order: ", "give me ", "new part: "],
+    "held_out": ["please draw ", "we need "],
 }
-NOUNS: dict[str, dict[Split, list[str]]] = {
-    "gear": {
-        "train": ["a spur gear", "a gear", "spur gear", "gear"],
-        "held_out": ["one spur gear", "the gear"],
-    },
-    "bracket": {
-        "train": ["a mounting bracket", "a bracket", "motor bracket", "bracket"],
-        "held_out": ["one mounting bracket", "the bracket"],
-    },
-    "screw": {
-        "train": ["a screw", "a machine screw", "screw"],
-        "held_out": ["one screw", "the screw"],
-    },
+NOUNS = {
+    "gear": ["a spur gear", "a gear", "one spur gear", "gear"],
+    "bracket": ["a mounting bracket", "a bracket", "one motor bracket", "bracket"],
+    "screw": ["a screw", "a machine screw", "one screw", "screw"],
 }
-PHRASES: dict[str, dict[Split, list[str]]] = {
-    "teeth": {"train": ["{} teeth", "z={}", "teeth: {}"], "held_out": ["{} teeth in all"]},
-    "module": {"train": ["module {}", "m={}", "module: {}"], "held_out": ["a module of {}"]},
-    "bore": {"train": ["{} bore", "bore {}", "bore: {}"], "held_out": ["a {} wide bore"]},
-    "nema": {"train": ["NEMA {}", "for NEMA {}", "NEMA: {}"], "held_out": ["a NEMA {} motor"]},
-    "width": {"train": ["{} wide", "width {}", "width: {}"], "held_out": ["a width of {}"]},
-    "thickness": {
-        "train": ["{} thick", "thickness {}", "thickness: {}"],
-        "held_out": ["a thickness of {}"],
-    },
-    "thread": {"train": ["M{}", "thread M{}", "thread: M{}"], "held_out": ["with M{} thread"]},
-    "length": {"train": ["{} long", "length {}", "length: {}"], "held_out": ["a length of {}"]},
-    "head": {"train": ["{} head", "head {}", "head: {}"], "held_out": ["with {} as head"]},
+PHRASES = {
+    "teeth": ["{} teeth", "z={}", "teeth: {}"],
+    "module": ["module {}", "m={}", "module: {}"],
+    "bore": ["{} bore", "bore {}", "bore: {}"],
+    "nema": ["NEMA {}", "for NEMA {}", "NEMA: {}"],
+    "width": ["{} wide", "width {}", "width: {}"],
+    "thickness": ["{} thick", "thickness {}", "thickness: {}"],
+    "thread": ["M{}", "thread M{}", "thread: M{}"],
+    "length": ["{} long", "length {}", "length: {}"],
+    "head": ["{} head", "head {}", "head: {}"],
 }
-"""Field → how requests say it. A held-out request has an unseen opener, noun and order of fields,
-and says one field in words that no training request uses."""
+"""Field → how requests say it. A phrasing is an opener and, in their order, the fields' phrases."""
+HELD_OUT_SHARE = 4
+"""One in so many sequences of phrases is held out, and so are some openers."""
 DISTRACTORS = ["", "", "", " in steel", ", painted blue", ", ship by friday", ", 3 pieces"]
 LENGTH_FIELDS = {"bore", "width", "thickness", "length"}
 
@@ -61,18 +50,23 @@ def rows(split: Split, count: int, seed: int) -> list[Row]:
 def request(split: Split, random: Random) -> Row:
     """One request and the design that it asks for."""
     design = draw(random)
-    part = design["part"]
-    orders = list(permutations(FIELDS[part]))
-    order = random.choice(orders[:4] if split == "train" else orders[4:])
-    reworded = random.choice(order) if split == "held_out" else None
-    phrases = []
-    for name in order:
-        phrase = random.choice(PHRASES[name]["held_out" if name == reworded else "train"])
-        value = _length(design[name], random) if name in LENGTH_FIELDS else str(design[name])
-        phrases.append(phrase.format(value))
-    opener, noun = random.choice(OPENERS[split]), random.choice(NOUNS[part][split])
-    text = f"{opener}{noun}, {', '.join(phrases)}{random.choice(DISTRACTORS)}"
+    fields = FIELDS[design["part"]]
+    while True:
+        phrases = [(name, random.choice(PHRASES[name])) for name in random.sample(fields, 3)]
+        if is_held_out(phrases) == (split == "held_out"):
+            break
+    said = [
+        phrase.format(_length(design[name], random) if name in LENGTH_FIELDS else design[name])
+        for name, phrase in phrases
+    ]
+    opener, noun = random.choice(OPENERS[split]), random.choice(NOUNS[design["part"]])
+    text = f"{opener}{noun}, {', '.join(said)}{random.choice(DISTRACTORS)}"
     return {"prompt": f"{text}\n", "target": write(design)}
+
+
+def is_held_out(phrases: list[tuple[str, str]]) -> bool:
+    """Whether this sequence of phrases is kept from all training, the base's included."""
+    return crc32(repr(phrases).encode()) % HELD_OUT_SHARE == 0
 
 
 def draw(random: Random) -> Design:

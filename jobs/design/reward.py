@@ -8,12 +8,12 @@ PARSES, RIGHT_PART, PARAMETERS, VALID = 0.1, 0.1, 0.4, 0.1
 """Partial credit; the rest of 1.0 is for full success alone."""
 
 
-def reward(prompts: list[str], completions: list[str], target: list[str], **_: Any) -> list[float]:
+def reward(completions: list[str], target: list[str], **_: Any) -> list[float]:
     """0 to 1 for each completion: partial credit, 1.0 only where everything is right."""
     return [_grade(verify(t, c)) for t, c in zip(target, completions, strict=True)]
 
 
-def success(prompts: list[str], completions: list[str], target: list[str], **_: Any) -> list[float]:
+def success(completions: list[str], target: list[str], **_: Any) -> list[float]:
     """1.0 where the completion is the part that was asked for and can be made, else 0.0."""
     return [float(verify(t, c).success) for t, c in zip(target, completions, strict=True)]
 

@@ -1,0 +1,50 @@
+"""A job program for tests: takes steps, checkpoints each, and misbehaves as its config says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from pydantic import BaseModel
+
+from infra.errors import InputError
+from jobs.runtime import Interrupted, Job, Outcome, main
+
+
+class Config(BaseModel):
+    steps: int = 3
+    seconds: float = 0.05
+    fail: str = ""
+    deaf: bool = False
+    grandchild: bool = False
+
+
+def program(job: Job[Config]) -> Outcome:
+    config = job.config
+    if config.deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if config.grandchild:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    found = job.latest_checkpoint()
+    step, total = 0, 0
+    if found:
+        step = found[0]
+        total = int((found[1] / "total").read_text())
+    print(f"pid {os.getpid()} from step {step}", flush=True)
+    while step < config.steps:
+        time.sleep(config.seconds)
+        if config.fail:
+            raise InputError(config.fail, "Do it right.")
+        step, total = step + 1, total + step
+        job.save_checkpoint(step, lambda folder: (folder / "total").write_text(str(total)))
+        job.progress(step, config.steps, sum=total)
+        if job.stopping:
+            raise Interrupted
+    path = job.scratch / "total.txt"
+    path.write_text(str(total))
+    return Outcome({"total": total}, {"total": path})
+
+
+if __name__ == "__main__":
+    main(Config, program)
