@@ -100,7 +100,7 @@ class Hyperparameters(JobConfig):
         None,
         gt=0,
         title="Value learning rate",
-        description="AdamW, of the value head. Unset: ten times the adapter's.",
+        description="AdamW, of the value head. Unset: 0.384 / the model's width.",
     )
     max_gradient_norm: float = Field(
         1.0, gt=0, title="Largest gradient norm", description="Larger gradients are scaled down."

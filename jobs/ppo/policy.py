@@ -27,6 +27,7 @@ SMALL_MODEL = 20_000_000
 """Parameters below which a second thread costs more time than it saves."""
 
 LEARNING_RATE_TIMES_WIDTH = 0.128
+VALUE_LEARNING_RATE_TIMES_WIDTH = 0.384
 MAX_TOKENS_AT_ONCE = 8192
 MAX_LOGITS = 2**26
 """256 MB as float32; a backward pass needs them about four times."""
@@ -43,6 +44,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(features)
         self.hidden = nn.Linear(features, features)
         self.out = nn.Linear(features, 1)
         nn.init.zeros_(self.out.weight)
@@ -50,7 +52,7 @@ class ValueHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] → [...]"""
-        return self.out(torch.tanh(self.hidden(features.detach().float()))).squeeze(-1)
+        return self.out(torch.tanh(self.hidden(self.norm(features.detach().float())))).squeeze(-1)
 
 
 class NoValues(nn.Module):
@@ -183,9 +185,12 @@ def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = No
     return policy
 
 
-def learning_rate(config: PPOConfig, policy: Policy) -> float:
-    """Of the adapter: wider models need smaller steps (Yang et al. 2022, arXiv:2203.03466)."""
-    return config.learning_rate or LEARNING_RATE_TIMES_WIDTH / policy.width
+def learning_rates(config: PPOConfig, policy: Policy) -> tuple[float, float]:
+    """Of the adapter and the value head: wider models need smaller steps (arXiv:2203.03466)."""
+    return (
+        config.learning_rate or LEARNING_RATE_TIMES_WIDTH / policy.width,
+        config.value_learning_rate or VALUE_LEARNING_RATE_TIMES_WIDTH / policy.width,
+    )
 
 
 def load_candidate(policy: Policy, folder: Path, trainable: bool = False) -> None:

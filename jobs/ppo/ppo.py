@@ -169,7 +169,7 @@ def update(
     groups = [group["params"] for group in optimiser.param_groups]
     sums: dict[str, float] = {}
     tokens_seen, steps, moved = 0, 0, 0.0
-    for chosen in _minibatches(len(batch), config, generator):
+    for chosen in _minibatches(batch, config, generator):
         minibatch = [batch[index] for index in chosen]
         tokens = sum(len(e.values) for e in minibatch)
         totals: dict[str, float] = {}
@@ -241,11 +241,18 @@ def _score_all(
 
 
 def _minibatches(
-    count: int, config: PPOConfig, generator: torch.Generator
-) -> Iterator[tuple[int, ...]]:
+    batch: Sequence[Experience], config: PPOConfig, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Indices of each minibatch; completions of one prompt stay together, as `score` likes it."""
+    prompts: dict[tuple[int, ...], list[int]] = {}
+    for index, e in enumerate(batch):
+        prompts.setdefault(tuple(e.trajectory.prompt_token_ids), []).append(index)
+    groups = list(prompts.values())
     for _ in range(config.epochs):
-        for part in torch.randperm(count, generator=generator).split(config.minibatch):
-            yield tuple(part.tolist())
+        order = torch.randperm(len(groups), generator=generator).tolist()
+        shuffled = [index for number in order for index in groups[number]]
+        for first in range(0, len(shuffled), config.minibatch):
+            yield shuffled[first : first + config.minibatch]
 
 
 def _add(totals: dict[str, float], more: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from jobs.ppo.config import PPOConfig
 from jobs.ppo.data import Prompt, Trajectory
 from jobs.ppo.policy import Policy
 from jobs.ppo.reward import Reward
-from jobs.ppo.scoring import head_features, merged
+from jobs.ppo.scoring import head_features, left_padded, merged
 
 LEFT_BEFORE_COMPACTION = 0.75
 """Ended rows are taken out of the cache, which copies it, once at most this share is left."""
@@ -146,14 +146,7 @@ class _Batch:
     ) -> None:
         self.policy, self.temperature, self.generator = policy, temperature, generator
         self.samples = samples
-        width = max(map(len, prompts))
-        padding = [width - len(prompt) for prompt in prompts]
-        self.ids = torch.tensor(
-            [[policy.pad_id] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)],
-            device=policy.device,
-        )
-        real = [[0] * pad + [1] * (width - pad) for pad in padding]
-        self.mask = torch.tensor(real, device=policy.device)
+        self.ids, self.mask = left_padded(prompts, policy)
         self.completions = [Completion() for _ in range(len(prompts) * samples)]
         self.stop = torch.tensor(policy.stop_ids, device=policy.device)
 

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from jobs.ppo.data import Trajectory
 from jobs.ppo.policy import Policy, output_head
@@ -76,24 +77,69 @@ class Scored:
 def score(policy: Policy, trajectories: Sequence[Trajectory], temperature: float) -> Scored:
     """Log-probabilities of the completions under the policy at `temperature`, by teacher forcing.
 
-    Rows are padded on the right: under a causal mask no token sees the padding, so no attention
-    mask is needed and the fast attention kernels apply.
+    A prompt of several completions is read once: its keys and values are repeated for them, and
+    its gradient is the sum of theirs. Prompts are padded on the left, completions on the right.
     """
-    rows = [t.prompt_token_ids + t.completion_token_ids[:-1] for t in trajectories]
-    length = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=policy.device)
-    starts = torch.tensor([len(t.prompt_token_ids) - 1 for t in trajectories], device=policy.device)
-    ends = torch.tensor([len(row) for row in rows], device=policy.device)
-    position = torch.arange(length, device=policy.device)
-    chosen = (position >= starts[:, None]) & (position < ends[:, None])
-    with head_features(policy.model, chosen) as features:
-        logits = policy.model(input_ids=ids, use_cache=False).logits
-    log_all = torch.log_softmax(logits.float() / temperature, -1)
+    numbers: dict[tuple[int, ...], int] = {}
+    rows = [numbers.setdefault(tuple(t.prompt_token_ids), len(numbers)) for t in trajectories]
+    lengths = [len(t.completion_token_ids) for t in trajectories]
+    prompts, mask = left_padded(list(numbers), policy)
+    cache = DynamicCache(config=policy.model.config)
+    last = torch.zeros_like(mask, dtype=torch.bool)
+    last[:, -1] = True
+    logits, features = _forward(policy, prompts, mask, last, cache)
+    which = torch.tensor(rows, device=policy.device)
+    logits, features = [logits[which]], [features[which]]
+    if max(lengths) > 1:
+        cache.batch_select_indices(which)
+        texts = [t.completion_token_ids[:-1] for t in trajectories]
+        width = max(map(len, texts))
+        ids = torch.tensor([t + [0] * (width - len(t)) for t in texts], device=policy.device)
+        left = torch.tensor(list(map(len, texts)), device=policy.device)
+        real = torch.arange(width, device=policy.device) < left[:, None]
+        whole = torch.cat([mask[which], real.long()], -1)
+        more = _forward(policy, ids, whole, real, cache)
+        logits, features = [*logits, more[0]], [*features, more[1]]
+    order = _interleaved(lengths).to(policy.device)
+    log_all = torch.log_softmax(torch.cat(logits)[order].float() / temperature, -1)
     tokens = torch.tensor(
         [token for t in trajectories for token in t.completion_token_ids], device=policy.device
     )
     logprobs = log_all.gather(-1, tokens[:, None]).squeeze(-1)
-    return Scored(logprobs, log_all, policy.value_head(features[-1]))
+    return Scored(logprobs, log_all, policy.value_head(torch.cat(features)[order]))
+
+
+def left_padded(prompts: Sequence[Sequence[int]], policy: Policy) -> tuple[Tensor, Tensor]:
+    """(token ids, attention mask), both [prompts, longest]."""
+    width = max(map(len, prompts))
+    ids = [[policy.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=policy.device), torch.tensor(real, device=policy.device)
+
+
+def _forward(
+    policy: Policy, ids: Tensor, mask: Tensor, chosen: Tensor, cache: DynamicCache
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, vocabulary] and features [N, hidden] of the chosen positions."""
+    position = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    with head_features(policy.model, chosen) as features:
+        logits = policy.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+    return logits, features[-1]
+
+
+def _interleaved(lengths: Sequence[int]) -> Tensor:
+    """Where each token of each completion stands if all first tokens come before all others."""
+    order, following = [], len(lengths)
+    for row, length in enumerate(lengths):
+        order += [row, *range(following, following + length - 1)]
+        following += length - 1
+    return torch.tensor(order)
 
 
 def chunks(lengths: Sequence[int], tokens: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ import torch
 from jobs.ppo.config import PPOConfig
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, read_trajectories
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
-from jobs.ppo.policy import check_base, learning_rate, load_policy, save_candidate
+from jobs.ppo.policy import check_base, learning_rates, load_policy, save_candidate
 from jobs.ppo.ppo import Experience, experience, kl_k3, update
 from jobs.ppo.rollout import greedy_reward, roll_out
 from jobs.runtime import Interrupted, Job, Outcome, main
@@ -61,12 +61,12 @@ class Night:
             self.config, optional_input(job, "base"), found[1] if found else champion
         )
         adapter = [p for p in self.policy.model.parameters() if p.requires_grad]
-        rate = learning_rate(self.config, self.policy)
+        rate, value_rate = learning_rates(self.config, self.policy)
         values = list(self.policy.value_head.parameters())
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": adapter, "lr": rate},
-                {"params": values, "lr": self.config.value_learning_rate or 10 * rate},
+                {"params": values, "lr": value_rate},
             ],
             weight_decay=0.0,
         )

@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from jobs.ppo.config import PPOConfig
 from jobs.ppo.data import Prompt, read_prompts
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
-from jobs.ppo.policy import NoValues, check_base, learning_rate, load_policy, save_candidate
+from jobs.ppo.policy import NoValues, check_base, learning_rates, load_policy, save_candidate
 from jobs.ppo.reward import Reward
 from jobs.ppo.rollout import greedy_reward
 from jobs.runtime import Interrupted, Job, Outcome
@@ -51,6 +51,7 @@ def train(job: Job[PPOConfig]) -> Outcome:
         stop_when_told(job)
 
     before = greedy_reward(policy, prompts, reward, config, check)
+    rate, _ = learning_rates(config, policy)
     kind, options = {
         "grpo": (GRPOTrainer, GRPOConfig),
         "rloo": (RLOOTrainer, RLOOConfig),
@@ -58,7 +59,7 @@ def train(job: Job[PPOConfig]) -> Outcome:
     trainer = kind(
         model=policy.model,
         reward_funcs=_by_row(prompts, reward),
-        args=options(**_arguments(config), **trainer_arguments(job, learning_rate(config, policy))),
+        args=options(**_arguments(config), **trainer_arguments(job, rate)),
         train_dataset=Dataset.from_list(
             [{"prompt": prompt.content, "row": row} for row, prompt in enumerate(prompts)]
         ),

@@ -82,7 +82,7 @@ def test_a_wrecked_candidate_shows_in_every_guardrail(run_job, files, tmp_path):
     files["candidate"] = wrecked
     metrics, _ = judge(run_job, files)
     assert metrics["kl"] > 10
-    assert metrics["candidate_perplexity"] > 2 * metrics["champion_perplexity"]
+    assert metrics["candidate_perplexity"] > 1.2 * metrics["champion_perplexity"]
     assert metrics["candidate_reward"] < metrics["champion_reward"]
 
 
