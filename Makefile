@@ -11,8 +11,19 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
+# Two environments, one coverage: the control plane's tests, then those of the jobs.
 test: .venv/dev
-	@$(BIN)/python -m tests.run
+	@rm -f .coverage .coverage.*
+	@COVERAGE_FILE=.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
+	  tests/unit tests/integration tests/chaos tests/end_to_end
+	@train=$$($(BIN)/python -m infra.compute.environments train-test) && \
+	  COVERAGE_FILE=.coverage.train OMP_NUM_THREADS=1 PYTHONPATH=. \
+	  $$train -m pytest --confcutdir=tests/train --cov --cov-report= tests/train
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
+
+benchmark: .venv/dev
+	@$(BIN)/python -m benchmarks.ledger
+	@$(BIN)/python -m benchmarks.objects
 
 check: .venv/dev
 	@$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ from infra.errors import InputError, NightshiftError
 
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
 PRESETS = Path(__file__).resolve().parent / "presets"
+UNAVAILABLE = 4
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
@@ -285,6 +286,13 @@ def _clear_errors() -> Iterator[None]:
         if error.remedy:
             click.echo(f"  → {error.remedy}", err=True)
         _exit(error.exit_code)
+    except Exception as error:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"OperationalError", "PoolTimeout", "InterfaceError", "TransportError"}:
+            raise
+        click.secho(f"✗ a service stopped answering: {error}", fg="red", err=True)
+        click.echo("  → Run the same command again: it goes on where this one ended.", err=True)
+        _exit(UNAVAILABLE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted; the same command goes on where this one ended.", err=True)
         _exit(INTERRUPTED)
@@ -309,3 +317,7 @@ def main() -> None:
             if error.ctx:
                 click.echo(error.ctx.get_usage(), err=True)
             raise InputError(error.format_message(), "Add --help to see how.") from None
+
+
+if __name__ == "__main__":
+    main()

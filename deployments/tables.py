@@ -27,7 +27,14 @@ def show_budgets(as_json: bool) -> None:
         _json([budget.model_dump(mode="json") for budget in budgets])
         return
     table = _table(
-        "Budgets in dollars", "budget", "", ">limit", ">charged", ">reserved", ">remaining", "resets"
+        "Budgets in dollars",
+        "budget",
+        "",
+        ">limit",
+        ">charged",
+        ">reserved",
+        ">remaining",
+        "resets",
     )
     for budget in budgets:
         if budget.scope.startswith("run:"):

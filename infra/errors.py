@@ -1,25 +1,25 @@
 """The error tree. Every error that a user can meet says what happened and what to change.
 
-    NightshiftError
-    ├── InputError              a parameter, file or function that the user gave is not usable
-    ├── SettingsError           a NIGHTSHIFT_* variable is missing or wrong
-    ├── DatabaseUnavailable     PostgreSQL cannot be started or reached
-    ├── ServiceUnavailable      the Prefect server cannot be started or reached
-    ├── BudgetError
-    │   ├── BudgetExceeded      no room in a budget: nothing was launched
-    │   └── ReservationConflict the same key was used for something else, or is already closed
-    ├── ObjectError
-    │   ├── ObjectNotFound
-    │   ├── ObjectAccessDenied
-    │   ├── StorageFull
-    │   └── IntegrityError      an artefact is torn, truncated, altered or already there
-    ├── EnvironmentBuildError   a job environment cannot be made
-    ├── LaunchError             no launcher can run the job
-    ├── JobError
-    │   ├── JobFailed           the job's own error and its last log lines
-    │   └── JobStopped          stopped by a person, or its money ended
-    ├── GateError               a promotion without a verdict that allows it
-    └── AlreadyRunning          another process is at the same work
+NightshiftError
+├── InputError              a parameter, file or function that the user gave is not usable
+├── SettingsError           a NIGHTSHIFT_* variable is missing or wrong
+├── DatabaseUnavailable     PostgreSQL cannot be started or reached
+├── ServiceUnavailable      the Prefect server cannot be started or reached
+├── BudgetError
+│   ├── BudgetExceeded      no room in a budget: nothing was launched
+│   └── ReservationConflict the same key was used for something else, or is already closed
+├── ObjectError
+│   ├── ObjectNotFound
+│   ├── ObjectAccessDenied
+│   ├── StorageFull
+│   └── IntegrityError      an artefact is torn, truncated, altered or already there
+├── EnvironmentBuildError   a job environment cannot be made
+├── LaunchError             no launcher can run the job
+├── JobError
+│   ├── JobFailed           the job's own error and its last log lines
+│   └── JobStopped          stopped by a person, or its money ended
+├── GateError               a promotion without a verdict that allows it
+└── AlreadyRunning          another process is at the same work
 """
 
 

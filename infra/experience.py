@@ -34,6 +34,7 @@ def add_sampled(
 
     A row holds prompt, completion, prompt_token_ids, completion_token_ids, logprobs (natural
     log, of the behaviour policy, one a completion token), reward, and columns for the reward.
+    PostgreSQL's texts hold no NUL, so one becomes U+FFFD; the token ids are what counts.
     """
     values = ", ".join(f"%({name})s::{ARRAYS.get(name, 'text')}" for name in COLUMNS)
     statement = (
@@ -47,8 +48,10 @@ def add_sampled(
                 [
                     {
                         **row,
-                        "columns": json.dumps(row.get("columns", {})),
-                        "personal": json.dumps(row["personal"]) if row.get("personal") else None,
+                        "prompt": row["prompt"].replace("\0", "\ufffd"),
+                        "completion": row["completion"].replace("\0", "\ufffd"),
+                        "columns": _json(row.get("columns", {})),
+                        "personal": _json(row["personal"]) if row.get("personal") else None,
                         "key": f"{run.id}/sample/{number}",
                         "model": model,
                         "model_version": version,
@@ -59,6 +62,10 @@ def add_sampled(
                 ],
             )
             return cursor.rowcount
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value).replace("\\u0000", "\\ufffd")
 
 
 def count_usable(pool: Pool, run: Run, model: str, versions: list[str], since: datetime) -> int:

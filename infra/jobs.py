@@ -102,9 +102,7 @@ def find_one(pool: Pool, ending: str) -> JobRecord:
         keys = [ending]
     if len(keys) != 1:
         found = "several: " + ", ".join(keys[:5]) if keys else "none"
-        raise InputError(
-            f"KEY {ending!r} names {found}", "`nightshift jobs list` shows the keys."
-        )
+        raise InputError(f"KEY {ending!r} names {found}", "`nightshift jobs list` shows the keys.")
     record = find(pool, keys[0])
     assert record is not None
     return record

@@ -4,7 +4,6 @@ Aliases: `champion` serves, `previous` is what it replaced, `challenger` waits f
 """
 
 import json
-import logging
 import os
 from functools import cache
 from typing import TYPE_CHECKING
@@ -39,9 +38,7 @@ class ModelVersion(BaseModel):
 
 @cache
 def _client() -> "MlflowClient":
-    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     database.ensure_database("mlflow")
     from mlflow import MlflowClient
 

@@ -43,9 +43,7 @@ class Verdict(BaseModel):
         return "promoted: " + "; ".join(check.explanation for check in self.checks)
 
 
-def save(
-    pool: Pool, run: Run, model: str, candidate: str, champion: str, verdict: Verdict
-) -> None:
+def save(pool: Pool, run: Run, model: str, candidate: str, champion: str, verdict: Verdict) -> None:
     """Store a run's verdict on a candidate; the first one stored stays."""
     with pool.connection() as connection:
         connection.execute(

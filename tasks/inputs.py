@@ -103,7 +103,8 @@ def store_function(option: str, spec: str | None) -> Artifact | None:
         return store(Path(spec), "reward-models") if Path(spec).is_dir() else None
     if not name.isidentifier() or not place:
         raise InputError(
-            f"{option}: {spec!r} does not name a function", "Give module:function or file.py:function."
+            f"{option}: {spec!r} does not name a function",
+            "Give module:function or file.py:function.",
         )
     if place.endswith(".py"):
         return store(_file(option, place), "functions")

@@ -27,6 +27,7 @@ from tasks.purse import Purse, Target
 log = logging.getLogger("nightshift")
 
 PLACES = Decimal("0.0001")
+ENDING_HOURS = Decimal(5) / 3600
 RENEWALS = 3
 """How often a job that ran into its deadline may reserve its hours again."""
 FRUITLESS_ATTEMPTS = 5
@@ -63,8 +64,12 @@ def cheapest(resources: Resources, target: Target) -> Quote:
 
 
 def price(hourly_usd: Decimal, hours: float) -> Decimal:
-    """What `hours` cost at most, rounded up to the ledger's four places."""
-    return (hourly_usd * Decimal(str(hours))).quantize(PLACES, ROUND_UP)
+    """What `hours` cost at most, rounded up to the ledger's four places, and never nothing.
+
+    With a few seconds more, since ending a job at its deadline takes a moment.
+    """
+    due = hourly_usd * (Decimal(str(hours)) + ENDING_HOURS)
+    return max(PLACES, due.quantize(PLACES, ROUND_UP))
 
 
 def run_job(spec: JobSpec, purse: Purse, watch: Watcher = lambda _: None) -> JobResult:
@@ -142,6 +147,7 @@ def _attend(
     try:
         jobs.record_handle(pool, job.key, handle.model_dump(mode="json"))
         seen: Progress | None = None
+        charged = 0
         while True:
             status = launcher.poll(handle)
             if status.progress is not None and status.progress != seen:
@@ -150,7 +156,7 @@ def _attend(
             if status.state != "running":
                 break
             with contextlib.suppress(psycopg.OperationalError):  # the next look charges it
-                accrue(pool, reservation, job.hourly_usd, handle, status)
+                charged = accrue(pool, reservation, job.hourly_usd, handle, status, charged)
             time.sleep(settings().poll_seconds)
         accrue(pool, reservation, job.hourly_usd, handle, status)
     except BaseException:
@@ -175,15 +181,21 @@ def halt(
 
 
 def accrue(
-    pool: Pool, reservation: Reservation, hourly_usd: Decimal, handle: Handle, status: JobStatus
-) -> None:
+    pool: Pool,
+    reservation: Reservation,
+    hourly_usd: Decimal,
+    handle: Handle,
+    status: JobStatus,
+    charged: int = 0,
+) -> int:
     """Charge the minutes that a job has had the machine, each once, into the day they fall in.
 
     While it runs whole minutes only, at its end the rest. What is due is rounded down over the
-    whole attempt, so that rounding never exceeds what was reserved.
+    whole attempt, so that rounding never exceeds what was reserved. The first `charged` minutes
+    are known to be charged; returns how many are now.
     """
     if status.started is None or handle.reservation != reservation.id:
-        return
+        return charged
     minutes = max(0.0, (status.seen - status.started).total_seconds() / 60)
     ends = [float(minute) for minute in range(1, int(minutes) + 1)]
     if status.state != "running" and minutes > int(minutes):
@@ -191,7 +203,9 @@ def accrue(
     begun, paid = 0.0, Decimal(0)
     for number, end in enumerate(ends):
         due = (hourly_usd * Decimal(str(end)) / 60).quantize(PLACES, ROUND_DOWN)
-        if due > paid:
+        if due == paid:
+            continue
+        if number >= charged:
             ledger.charge(
                 pool,
                 reservation.id,
@@ -200,7 +214,8 @@ def accrue(
                 status.started + timedelta(minutes=begun),
                 status.started + timedelta(minutes=end),
             )
-            begun, paid = end, due
+        begun, paid = end, due
+    return len(ends)
 
 
 def reservations(pool: Pool, job_key: str) -> list[Reservation]:

@@ -48,9 +48,7 @@ def prepare_inputs(parameters: "Parameters") -> Inputs:
             )
         return Inputs(**functions)
     with TemporaryDirectory() as scratch:
-        prompts, held_out = store_prompts(
-            parameters.prompts, parameters.held_out, Path(scratch)
-        )
+        prompts, held_out = store_prompts(parameters.prompts, parameters.held_out, Path(scratch))
     base = None if parameters.model == DESIGN else store_model(parameters.model)
     return Inputs(base=base, prompts=prompts, held_out=held_out, **functions)
 
@@ -267,9 +265,7 @@ def judge_candidate(
         metrics["kl"],
         work.parameters.gate,
     )
-    verdicts.save(
-        work.pool, work.run, champion.model, candidate.version, champion.version, verdict
-    )
+    verdicts.save(work.pool, work.run, champion.model, candidate.version, champion.version, verdict)
     return verdict
 
 

@@ -82,8 +82,7 @@ def publish_report(
 def score(rows: list[dict], name: str) -> Score:
     """Means and paired gain of one measure over the held-out prompts."""
     sides = {
-        side: [float(row[side][name]) for row in rows]
-        for side in ("base", "champion", "candidate")
+        side: [float(row[side][name]) for row in rows] for side in ("base", "champion", "candidate")
     }
     gain, low, high = paired_interval(sides["candidate"], sides["champion"])
     means = {side: sum(values) / len(values) for side, values in sides.items()}

@@ -66,7 +66,9 @@ def _end_unwatched(pool: Pool, job: jobs.JobRecord) -> list[str]:
 
 def _release_forgotten(pool: Pool, own_run: str) -> list[str]:
     """Free reservations whose run nobody works at and whose job is not running."""
-    running = {handle.key for launcher in launchers("auto").values() for handle in launcher.running()}
+    running = {
+        handle.key for launcher in launchers("auto").values() for handle in launcher.running()
+    }
     freed = []
     for reservation in ledger.open_reservations(pool):
         job_key = reservation.key.rpartition("#")[0]

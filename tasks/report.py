@@ -149,9 +149,7 @@ def draw(report: Report, curve: Sequence[Progress], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     points = [p for p in curve if "reward" in p.metrics]
     steps = [p.step for p in points]
-    left.plot(
-        steps, [p.metrics["reward"] for p in points], color="#1f5fa8", lw=2, label="reward"
-    )
+    left.plot(steps, [p.metrics["reward"] for p in points], color="#1f5fa8", lw=2, label="reward")
     left.set(xlabel="iteration", ylabel="mean training reward", title="Learning curve")
     left.grid(alpha=0.25)
     if any("kl" in p.metrics for p in points):

@@ -11,7 +11,9 @@ from infra import database as db
 from infra import keeper
 from infra.database.embedded import Postgres
 from infra.settings import settings
+from tests.users import cycle, train_python, unseen_model, user
 
+__all__ = ["cycle", "train_python", "unseen_model", "user"]
 _numbers = count()
 
 

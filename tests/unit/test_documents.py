@@ -116,7 +116,9 @@ def help_of(words: list[str]) -> str:
 def all_commands(command=cli, path=()) -> list[tuple[str, ...]]:
     names = command.list_commands(None) if hasattr(command, "list_commands") else []
     return [path] + [
-        inner for name in names for inner in all_commands(command.get_command(None, name), (*path, name))
+        inner
+        for name in names
+        for inner in all_commands(command.get_command(None, name), (*path, name))
     ]
 
 

@@ -25,7 +25,9 @@ def program(job: Job[Config]) -> Outcome:
     if config.deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if config.grandchild:
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
+        )
     found = job.latest_checkpoint()
     step, total = 0, 0
     if found:
