@@ -175,7 +175,8 @@ def _bar(charged: Decimal, reserved: Decimal, limit: Decimal) -> str:
         return "[red]closed[/red]"
     full = min(BAR, int(charged / limit * BAR))
     held = min(BAR - full, int(reserved / limit * BAR))
-    return f"[red]{'█' * full}[/red][yellow]{'▒' * held}[/yellow][dim]{'·' * (BAR - full - held)}[/dim]"
+    rest = BAR - full - held
+    return f"[red]{'█' * full}[/red][yellow]{'▒' * held}[/yellow][dim]{'·' * rest}[/dim]"
 
 
 def _json(value: Any) -> None:

@@ -13,18 +13,14 @@ from psycopg.rows import DictRow
 from infra.database import Pool
 from infra.runs import Run
 
-COLUMNS = (
-    "key model model_version tenant prompt completion prompt_token_ids completion_token_ids"
-    " logprobs columns personal reward source"
-).split()
-ARRAYS = {
-    "prompt_token_ids": "integer[]",
-    "completion_token_ids": "integer[]",
-    "logprobs": "real[]",
-    "columns": "jsonb",
-    "personal": "jsonb",
-    "reward": "double precision",
-}
+INSERT_SAMPLED = """
+INSERT INTO interactions (key, model, model_version, source, prompt, completion,
+    prompt_token_ids, completion_token_ids, logprobs, columns, personal, reward)
+VALUES (%(key)s, %(model)s, %(model_version)s, 'sampled', %(prompt)s, %(completion)s,
+    %(prompt_token_ids)s::integer[], %(completion_token_ids)s::integer[], %(logprobs)s::real[],
+    %(columns)s::jsonb, %(personal)s::jsonb, %(reward)s::double precision)
+ON CONFLICT (key) DO NOTHING
+"""
 
 
 def add_sampled(
@@ -36,32 +32,22 @@ def add_sampled(
     log, of the behaviour policy, one a completion token), reward, and columns for the reward.
     PostgreSQL's texts hold no NUL, so one becomes U+FFFD; the token ids are what counts.
     """
-    values = ", ".join(f"%({name})s::{ARRAYS.get(name, 'text')}" for name in COLUMNS)
-    statement = (
-        f"INSERT INTO interactions ({', '.join(COLUMNS)}) VALUES ({values})"  # noqa: S608
-        " ON CONFLICT (key) DO NOTHING"
-    )
-    with pool.connection() as connection, connection.transaction():
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                statement,
-                [
-                    {
-                        **row,
-                        "prompt": row["prompt"].replace("\0", "\ufffd"),
-                        "completion": row["completion"].replace("\0", "\ufffd"),
-                        "columns": _json(row.get("columns", {})),
-                        "personal": _json(row["personal"]) if row.get("personal") else None,
-                        "key": f"{run.id}/sample/{number}",
-                        "model": model,
-                        "model_version": version,
-                        "tenant": "default",
-                        "source": "sampled",
-                    }
-                    for number, row in enumerate(rows)
-                ],
-            )
-            return cursor.rowcount
+    stored = [
+        {
+            **row,
+            "prompt": row["prompt"].replace("\0", "\ufffd"),
+            "completion": row["completion"].replace("\0", "\ufffd"),
+            "columns": _json(row.get("columns", {})),
+            "personal": _json(row["personal"]) if row.get("personal") else None,
+            "key": f"{run.id}/sample/{number}",
+            "model": model,
+            "model_version": version,
+        }
+        for number, row in enumerate(rows)
+    ]
+    with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(INSERT_SAMPLED, stored)
+        return cursor.rowcount
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -72,21 +58,11 @@ def count_usable(pool: Pool, run: Run, model: str, versions: list[str], since: d
     """How many interactions `choose` could take."""
     with pool.connection() as connection:
         row = connection.execute(
-            "SELECT count(*) AS count FROM interactions i WHERE " + USABLE,
-            {"model": model, "versions": versions, "since": since, "run": run.id},
+            "SELECT count(*) AS count FROM usable_interactions(%s, %s, %s, %s)",
+            [model, versions, since, run.id],
         ).fetchone()
     assert row is not None
     return row["count"]
-
-
-USABLE = """
-    i.model = %(model)s AND i.model_version = ANY(%(versions)s)
-    AND (i.reward IS NOT NULL OR EXISTS (SELECT 1 FROM feedback f
-                                         WHERE f.interaction_id = i.id AND f.value IS NOT NULL))
-    AND i.created_at >= %(since)s AND cardinality(i.completion_token_ids) > 0
-    AND NOT EXISTS (SELECT 1 FROM trajectories t
-                    WHERE t.interaction_id = i.id AND t.run_id <> %(run)s)
-"""
 
 
 def choose(
@@ -94,8 +70,8 @@ def choose(
 ) -> int:
     """Fix the newest `limit` usable interactions as this run's trajectories; how many there are.
 
-    Usable is what one of `versions` answered since `since`, has a reward or feedback with a value, and no other run has
-    trained on. Chosen once: a resumed run keeps its first choice.
+    Usable is what one of `versions` answered since `since`, what has a reward or feedback with a
+    value, and what no other run has trained on. A resumed run keeps its first choice.
     """
     with pool.connection() as connection, connection.transaction():
         already = _chosen(connection, run)
@@ -104,8 +80,8 @@ def choose(
         connection.execute(
             "INSERT INTO trajectories (run_id, position, interaction_id)"
             " SELECT %(run)s, row_number() OVER (ORDER BY id) - 1, id FROM ("
-            f"  SELECT i.id FROM interactions i WHERE {USABLE}"  # noqa: S608
-            "   ORDER BY i.id DESC LIMIT %(limit)s) AS newest",
+            "  SELECT id FROM usable_interactions(%(model)s, %(versions)s, %(since)s, %(run)s) id"
+            "  ORDER BY id DESC LIMIT %(limit)s) AS newest",
             {
                 "run": run.id,
                 "model": model,

@@ -22,6 +22,7 @@ class JobRecord(BaseModel):
 
     key: str
     run_id: str
+    flow_run: str | None
     launcher: str
     spec: JobSpec
     hourly_usd: Decimal

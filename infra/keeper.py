@@ -40,10 +40,12 @@ class Service(Protocol):
     """What a keeper runs. `folder` holds its locks, its log and `ready.json`."""
 
     folder: Path
-    death_signal: signal.Signals
-    error: type[NightshiftError]
 
-    def __init__(self, folder: Path) -> None: ...
+    @property
+    def death_signal(self) -> signal.Signals: ...
+
+    @property
+    def error(self) -> type[NightshiftError]: ...
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it as a child of this process."""

@@ -51,7 +51,7 @@ class PrefectServer:
     def address(self) -> dict[str, str] | None:
         api = f"http://127.0.0.1:{self.port}/api"
         try:
-            with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:  # noqa: S310
                 if json.load(answer) is not True:
                     return None
         except OSError:

@@ -19,22 +19,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", extra="ignore")
 
     home: Path = Field(
-        REPOSITORY / ".nightshift",
+        default=REPOSITORY / ".nightshift",
         description="Folder for the embedded database, objects, jobs and job environments.",
     )
     database_url: SecretStr | None = Field(
-        None,
+        default=None,
         description="postgresql:// URL of a PostgreSQL 14+ server; unset: an embedded server. "
         "The databases `prefect` and `mlflow` are used beside the one that it names.",
     )
     objects: str | None = Field(
-        None, description="Root URI of all artefacts, file:// or s3://; unset: HOME/objects."
+        default=None,
+        description="Root URI of all artefacts, file:// or s3://; unset: HOME/objects.",
     )
     s3_endpoint_url: str | None = Field(
-        None, description="Endpoint of an S3-compatible server; unset: AWS."
+        default=None, description="Endpoint of an S3-compatible server; unset: AWS."
     )
     budget_usd_per_day: Decimal = Field(
-        Decimal(200),
+        default=Decimal(200),
         gt=0,
         max_digits=12,
         decimal_places=4,
@@ -42,10 +43,10 @@ class Settings(BaseSettings):
         "first made; afterwards `nightshift budget set`.",
     )
     budget_timezone: str = Field(
-        "UTC", description="IANA time zone in which budget days and months begin."
+        default="UTC", description="IANA time zone in which budget days and months begin."
     )
     local_usd_per_hour: Decimal = Field(
-        Decimal("0.15"),
+        default=Decimal("0.15"),
         ge=0,
         decimal_places=4,
         max_digits=12,
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
         "(electricity, depreciation).",
     )
     local_gpu_usd_per_hour: Decimal = Field(
-        Decimal("1.00"),
+        default=Decimal("1.00"),
         ge=0,
         decimal_places=4,
         max_digits=12,
@@ -61,16 +62,20 @@ class Settings(BaseSettings):
         "on top of LOCAL_USD_PER_HOUR.",
     )
     local_gpus: int | None = Field(
-        None, ge=0, description="Number of this machine's GPUs; unset: as nvidia-smi counts them."
+        default=None,
+        ge=0,
+        description="Number of this machine's GPUs; unset: as nvidia-smi counts them.",
     )
     stop_grace_seconds: float = Field(
-        20, gt=0, description="Time a job gets between SIGTERM and SIGKILL to checkpoint, s."
+        default=20,
+        gt=0,
+        description="Time a job gets between SIGTERM and SIGKILL to checkpoint, s.",
     )
     poll_seconds: float = Field(
-        0.5, gt=0, description="How often a running job is looked at and charged, s."
+        default=0.5, gt=0, description="How often a running job is looked at and charged, s."
     )
     serving_folder: Path | None = Field(
-        None,
+        default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",
     )
 

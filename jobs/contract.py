@@ -16,11 +16,11 @@ class Contract(BaseModel):
 class Resources(Contract):
     """What a job needs from the machine that runs it."""
 
-    cpus: int = Field(1, ge=1)
-    memory_gb: float = Field(2, gt=0)
+    cpus: int = Field(default=1, ge=1)
+    memory_gb: float = Field(default=2, gt=0)
     accelerators: dict[str, int] = Field(default_factory=dict, description="e.g. {'H100': 8}")
     use_spot: bool = False
-    disk_gb: int = Field(10, ge=1)
+    disk_gb: int = Field(default=10, ge=1)
 
     @field_validator("accelerators")
     @classmethod

@@ -98,7 +98,7 @@ class Job(Generic[Config]):
 def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) -> None:
     """Run `program` in the job folder named on the command line and exit with its status."""
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "spec.json").is_file():
-        sys.exit(f"usage: python -m {sys.modules['__main__'].__spec__.name} JOB_FOLDER")
+        sys.exit("usage: python -m jobs.<name> JOB_FOLDER (with its spec.json)")
     folder = Path(sys.argv[1]).resolve()
     if _succeeded_before(folder):
         sys.exit(0)

@@ -20,31 +20,37 @@ class Gate(BaseModel):
     """When a candidate is good enough."""
 
     minimum_gain: float = Field(
-        0.0, title="Minimum gain", description="Reward points that the gain must surely exceed."
+        default=0.0,
+        title="Minimum gain",
+        description="Reward points that the gain must surely exceed.",
     )
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, title="Confidence", description="Of the gain's interval, 0 to 1."
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        title="Confidence",
+        description="Of the gain's interval, 0 to 1.",
     )
     max_kl: float = Field(
-        40.0,
+        default=40.0,
         gt=0,
         title="Largest KL",
         description="KL divergence to the base policy in nats a completion.",
     )
     max_length_ratio: float = Field(
-        1.5,
+        default=1.5,
         gt=1,
         title="Largest length ratio",
         description="Mean completion length against the champion's, either way.",
     )
     max_perplexity_ratio: float = Field(
-        1.5,
+        default=1.5,
         gt=1,
         title="Largest perplexity ratio",
         description="Perplexity on the reference texts against the champion's.",
     )
     max_invalid_increase: float = Field(
-        0.02,
+        default=0.02,
         ge=0,
         title="Largest increase of invalid outputs",
         description="Share of empty or unfinished completions above the champion's, 0 to 1.",

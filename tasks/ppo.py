@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,10 +21,8 @@ from jobs.ppo.config import EvaluateConfig, PPOConfig, SampleConfig
 from tasks import plan
 from tasks.gate import Measured, first_version, judge
 from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
+from tasks.ppo_parameters import NightlyPPOParameters
 from tasks.run import Work
-
-if TYPE_CHECKING:
-    from flows.nightly_ppo import NightlyPPOParameters as Parameters
 
 DESIGN = "design"
 SUCCESS_OF_DESIGN = "jobs.design.reward:success"
@@ -33,7 +31,7 @@ PERSONAL = {"user", "email", "name", "phone", "address"}
 
 
 @task(name="prepare inputs", cache_policy=NO_CACHE)
-def prepare_inputs(parameters: "Parameters") -> Inputs:
+def prepare_inputs(parameters: NightlyPPOParameters) -> Inputs:
     """Check what the user gave and store it; nothing is spent. The demo's own comes later."""
     reward = parameters.reward_model or parameters.reward
     functions = {
@@ -56,7 +54,7 @@ def prepare_inputs(parameters: "Parameters") -> Inputs:
 @task(name="complete inputs", cache_policy=NO_CACHE)
 def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     """Make the demo's base and prompts where they are wanted, once; then try everything out."""
-    parameters: Parameters = work.parameters
+    parameters: NightlyPPOParameters = work.parameters
     if DESIGN in (parameters.model, parameters.prompts):
         inputs = _with_design(work, inputs)
     work.job(
@@ -97,7 +95,7 @@ def _with_design(work: Work, inputs: Inputs) -> Inputs:
 @task(name="find the champion", cache_policy=NO_CACHE)
 def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
     """The version that the night starts from; the base becomes version 1 of a new model."""
-    parameters: Parameters = work.parameters
+    parameters: NightlyPPOParameters = work.parameters
     base = inputs.base.uri if inputs.base else parameters.model
     champion = registry.by_alias(parameters.name, "champion")
     if champion is None:
@@ -122,7 +120,7 @@ def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
 @task(name="collect", cache_policy=NO_CACHE)
 def collect_trajectories(work: Work, inputs: Inputs, champion: ModelVersion) -> Artifact:
     """The newest usable interactions; what they lack is sampled from the champion and stored."""
-    parameters: Parameters = work.parameters
+    parameters: NightlyPPOParameters = work.parameters
     pool, run = work.pool, work.run
     stale = parameters.ppo.max_staleness
     newest = int(champion.version)
@@ -175,7 +173,7 @@ def train_candidate(
     work: Work, inputs: Inputs, champion: ModelVersion, trajectories: Artifact
 ) -> ModelVersion:
     """A candidate from the stored trajectories and fresh rollouts, registered as challenger."""
-    parameters: Parameters = work.parameters
+    parameters: NightlyPPOParameters = work.parameters
     config = _training_config(parameters, inputs).model_copy(
         update={"seed": _seed(work, champion), "policy_version": champion.version}
     )
@@ -210,7 +208,7 @@ def evaluate_candidate(
     work: Work, inputs: Inputs, champion: ModelVersion, candidate: ModelVersion
 ) -> JobResult:
     """Candidate and champion on the same held-out prompts with the same decoding."""
-    parameters: Parameters = work.parameters
+    parameters: NightlyPPOParameters = work.parameters
     success = parameters.success
     if success is None and parameters.reward.startswith("jobs.design."):
         success = SUCCESS_OF_DESIGN
@@ -277,7 +275,7 @@ def deploy_champion(candidate: ModelVersion) -> str:
     return FolderTarget(folder).deploy(candidate)
 
 
-def resources(parameters: "Parameters") -> Resources:
+def resources(parameters: NightlyPPOParameters) -> Resources:
     """What each job of the night asks for."""
     if parameters.accelerators is None:
         return Resources(cpus=1, memory_gb=4)
@@ -285,7 +283,7 @@ def resources(parameters: "Parameters") -> Resources:
     return Resources(cpus=4, memory_gb=16, accelerators={kind: int(count)})
 
 
-def plan_night(parameters: "Parameters") -> list[plan.Step]:
+def plan_night(parameters: NightlyPPOParameters) -> list[plan.Step]:
     """The jobs of one night, each with its window and its price at most."""
     steps = [
         ("preflight", parameters.transfer_hours),
@@ -301,7 +299,7 @@ def plan_night(parameters: "Parameters") -> list[plan.Step]:
     ]
 
 
-def _training_config(parameters: "Parameters", inputs: Inputs) -> PPOConfig:
+def _training_config(parameters: NightlyPPOParameters, inputs: Inputs) -> PPOConfig:
     return PPOConfig(
         model=parameters.model,
         reward=function_spec(parameters.reward_model or parameters.reward, inputs.reward),

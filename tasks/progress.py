@@ -33,8 +33,10 @@ class Watch:
         log.info("%s %d of %d · %s", self.step, progress.step, progress.total, figures)
         percent = 100.0 * progress.step / max(1, progress.total)
         if self.artifact is None:
-            self.artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 progress=percent, description=f"Progress of the job {self.step}"
-            )  # pyright: ignore[reportAssignmentType]
+            )
+            assert isinstance(made, UUID)
+            self.artifact = made
         else:
             update_progress_artifact(self.artifact, progress=percent, description=figures)

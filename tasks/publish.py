@@ -1,6 +1,7 @@
 """Gather what the report of a night says, write it, and show it in the Prefect UI."""
 
 import base64
+from decimal import Decimal
 from pathlib import Path
 
 from prefect import task
@@ -100,7 +101,7 @@ def costs(work: Work) -> list[Cost]:
                 job=job.key.partition("/")[2],
                 launcher=job.launcher,
                 seconds=sum((a.seen - a.started).total_seconds() for a in attempts if a.started),
-                usd=sum(r.spent for r in reservations(work.pool, job.key)),
+                usd=sum((r.spent for r in reservations(work.pool, job.key)), Decimal(0)),
             )
         )
     return found

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prefect.runtime import flow_run
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra import database, runs
 from infra.database import Pool
@@ -43,13 +43,23 @@ NOT_IDENTITY = {"max_cost", "target"}
 """Parameters that may change between two starts of the same run."""
 
 
-class Parameters(Protocol):
-    """What the parameter model of every flow that costs money has."""
+class RunParameters(BaseModel):
+    """What the parameters of every flow that costs money begin with."""
 
-    max_cost: Decimal
-    target: Target
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    def model_dump(self, **options: Any) -> dict[str, Any]: ...
+    max_cost: Decimal = Field(
+        default=Decimal(20),
+        max_digits=12,
+        decimal_places=4,
+        title="Largest cost",
+        description="Dollars that this run may cost in all, retries included.",
+    )
+    target: Target = Field(
+        default="local",
+        title="Target",
+        description="Where jobs run: this machine, SkyPilot, or whichever is cheaper.",
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ class Work:
 @contextmanager
 def begin(
     flow: str,
-    parameters: "Parameters",
+    parameters: RunParameters,
     checksums: dict[str, str],
 ) -> Iterator[Work]:
     """Begin a run, or take up the one that a killed process began with the same identity.

@@ -64,7 +64,7 @@ def pool() -> Pool:
         open=False,
         timeout=30,
         kwargs={"autocommit": True, "row_factory": dict_row},
-        check=ConnectionPool.check_connection,
+        check=Pool.check_connection,
     )
     try:
         connections.open(wait=True, timeout=30)
@@ -129,7 +129,7 @@ def _pending(connection: psycopg.Connection[DictRow]) -> list[tuple[str, str]]:
     done = {row["name"] for row in connection.execute("SELECT name FROM schema_migrations")}
     scripts = sorted(
         (file.name, file.read_text())
-        for file in (files(__package__) / "migrations").iterdir()
+        for file in (files("infra.database") / "migrations").iterdir()
         if file.name.endswith(".sql")
     )
     return [(name, text) for name, text in scripts if name not in done]

@@ -14,10 +14,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from infra.errors import DatabaseUnavailable
 from infra.keeper import die_with_parent
@@ -66,7 +66,9 @@ class Postgres:
             preexec_fn=die_with_parent(self.death_signal),
             start_new_session=True,
             cwd="/",
-            **server.options,
+            user=server.user,
+            group=server.group,
+            extra_groups=server.groups,
         )
 
     def address(self) -> dict[str, str] | None:
@@ -98,7 +100,9 @@ class Postgres:
             capture_output=True,
             text=True,
             cwd="/",
-            **server.options,
+            user=server.user,
+            group=server.group,
+            extra_groups=server.groups,
         )
         if done.returncode:
             raise DatabaseUnavailable(
@@ -136,15 +140,20 @@ def binary(name: str) -> str:
 
 @dataclass(frozen=True)
 class Server:
-    """As whom PostgreSQL's programs run: `prefix` before the command, `options` of Popen."""
+    """As whom PostgreSQL's programs run: an account, or a `prefix` before the command."""
 
-    prefix: list[str]
-    options: dict[str, Any]
+    prefix: Sequence[str] = ()
+    user: int | None = None
+    group: int | None = None
+
+    @property
+    def groups(self) -> list[int] | None:
+        return None if self.user is None else []
 
     def own(self, folder: Path) -> None:
         """Let the server, and nobody else, use a folder."""
-        if self.options:
-            os.chown(folder, self.options["user"], self.options["group"])
+        if self.user is not None and self.group is not None:
+            os.chown(folder, self.user, self.group)
         elif os.geteuid() == 0:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, 0, 0)
@@ -154,17 +163,18 @@ class Server:
 def _who_serves(data: Path) -> Server:
     """An ordinary user's server runs as that user, root's as somebody else."""
     if os.geteuid() != 0:
-        return Server([], {})
+        return Server()
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             account = pwd.getpwnam(name)
-            ids = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-            if all(_reaches([], path, ids) for path in (Path(binary("postgres")), data.parent)):
-                return Server([], ids)
+            server = Server(user=account.pw_uid, group=account.pw_gid)
+            if all(_reaches(server, path) for path in (Path(binary("postgres")), data.parent)):
+                return server
     account = pwd.getpwnam("nobody")
-    prefix = ["unshare", "--user", f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}"]
-    if shutil.which("unshare") and _reaches(prefix, data.parent, {}):
-        return Server(prefix, {})
+    ids = [f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}"]
+    server = Server(prefix=["unshare", "--user", *ids])
+    if shutil.which("unshare") and _reaches(server, data.parent):
+        return server
     raise DatabaseUnavailable(
         f"PostgreSQL does not run as root, and no other user can reach {data}",
         "Put the project and NIGHTSHIFT_HOME outside of private folders such as /root, "
@@ -172,6 +182,13 @@ def _who_serves(data: Path) -> Server:
     )
 
 
-def _reaches(prefix: list[str], path: Path, ids: dict[str, Any]) -> bool:
-    command = [*prefix, "test", "-x", str(path)]
-    return subprocess.run(command, cwd="/", capture_output=True, **ids).returncode == 0
+def _reaches(server: Server, path: Path) -> bool:
+    done = subprocess.run(
+        [*server.prefix, "test", "-x", str(path)],
+        cwd="/",
+        capture_output=True,
+        user=server.user,
+        group=server.group,
+        extra_groups=server.groups,
+    )
+    return done.returncode == 0

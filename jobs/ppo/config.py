@@ -13,22 +13,24 @@ class ModelConfig(JobConfig):
     """Which model, and how it runs on the machine."""
 
     model: str = Field(
-        "",
+        default="",
         title="Model",
         description="Folder or Hugging Face hub id of a causal language model; not used where the "
         "job has an input artefact `base`.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", title="Number format", description="auto: bfloat16 on a GPU, float32 on a CPU."
+        default="auto",
+        title="Number format",
+        description="auto: bfloat16 on a GPU, float32 on a CPU.",
     )
     threads: int | None = Field(
-        None,
+        default=None,
         ge=1,
         title="CPU threads",
         description="Unset: OMP_NUM_THREADS, else 1 for models under 20 million parameters and "
         "all cores for larger ones.",
     )
-    seed: int = Field(0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
+    seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
 
 
 class RolloutConfig(ModelConfig):
@@ -42,10 +44,13 @@ class RolloutConfig(ModelConfig):
         "path.",
     )
     max_new_tokens: int = Field(
-        128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
+        default=128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
     )
     rollout_batch: int = Field(
-        256, ge=1, title="Rollout batch", description="Completions sampled at the same time."
+        default=256,
+        ge=1,
+        title="Rollout batch",
+        description="Completions sampled at the same time.",
     )
 
 
@@ -53,14 +58,22 @@ class SampleConfig(RolloutConfig):
     """Completions of the champion, rewarded and stored as trajectories."""
 
     count: int = Field(
-        256, ge=1, title="Samples", description="Completions in all; prompts are cycled through."
+        default=256,
+        ge=1,
+        title="Samples",
+        description="Completions in all; prompts are cycled through.",
     )
     start: int = Field(
-        0, ge=0, title="First sample", description="Number of samples taken before, to go on from."
+        default=0,
+        ge=0,
+        title="First sample",
+        description="Number of samples taken before, to go on from.",
     )
-    temperature: float = Field(1.0, gt=0, le=10, title="Temperature", description="Softmax.")
+    temperature: float = Field(
+        default=1.0, gt=0, le=10, title="Temperature", description="Softmax."
+    )
     model_version: str = Field(
-        "0", title="Model version", description="Of the champion; 0 is the untouched base."
+        default="0", title="Model version", description="Of the champion; 0 is the untouched base."
     )
 
 
@@ -68,84 +81,108 @@ class Hyperparameters(JobConfig):
     """How a policy is improved."""
 
     algorithm: Literal["ppo", "grpo", "rloo"] = Field(
-        "ppo", title="Algorithm", description="ppo is ours; grpo and rloo are TRL's trainers."
+        default="ppo",
+        title="Algorithm",
+        description="ppo is ours; grpo and rloo are TRL's trainers.",
     )
     temperature: float = Field(
-        1.0, gt=0, le=10, title="Temperature", description="Of the rollouts, and of the policy."
+        default=1.0,
+        gt=0,
+        le=10,
+        title="Temperature",
+        description="Of the rollouts, and of the policy.",
     )
 
     iterations: int = Field(
-        16,
+        default=16,
         ge=0,
         title="Iterations",
         description="Of fresh rollouts, after the one on the stored trajectories.",
     )
     rollouts: int = Field(
-        256, ge=2, title="Rollouts", description="Fresh completions in each iteration."
+        default=256, ge=2, title="Rollouts", description="Fresh completions in each iteration."
     )
     samples_per_prompt: int = Field(
-        4, ge=1, title="Samples of a prompt", description="Completions of one prompt at a time."
+        default=4,
+        ge=1,
+        title="Samples of a prompt",
+        description="Completions of one prompt at a time.",
     )
-    epochs: int = Field(1, ge=1, title="Epochs", description="Passes over the same rollouts.")
-    minibatch: int = Field(64, ge=1, title="Minibatch", description="Completions in one step.")
+    epochs: int = Field(
+        default=1, ge=1, title="Epochs", description="Passes over the same rollouts."
+    )
+    minibatch: int = Field(
+        default=64, ge=1, title="Minibatch", description="Completions in one step."
+    )
 
     learning_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         title="Learning rate",
         description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
         "toy of width 128 and 3e-5 for one of 4096.",
     )
     value_learning_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         title="Value learning rate",
         description="AdamW, of the value head. Unset: 0.384 / the model's width.",
     )
     max_gradient_norm: float = Field(
-        1.0, gt=0, title="Largest gradient norm", description="Larger gradients are scaled down."
+        default=1.0,
+        gt=0,
+        title="Largest gradient norm",
+        description="Larger gradients are scaled down.",
     )
     lora_rank: int = Field(
-        16, ge=1, title="LoRA rank", description="Of a new adapter; a champion's keeps its own."
+        default=16,
+        ge=1,
+        title="LoRA rank",
+        description="Of a new adapter; a champion's keeps its own.",
     )
-    lora_alpha: float = Field(32.0, gt=0, title="LoRA alpha", description="Scale times rank.")
+    lora_alpha: float = Field(
+        default=32.0, gt=0, title="LoRA alpha", description="Scale times rank."
+    )
     lora_targets: str = Field(
-        "all-linear",
+        default="all-linear",
         title="LoRA targets",
         description="all-linear, or comma-separated module names, e.g. q_proj,v_proj.",
     )
 
     clip_low: float = Field(
-        0.2, gt=0, lt=1, title="Lower clip", description="Ratios are clipped at 1 − this."
+        default=0.2, gt=0, lt=1, title="Lower clip", description="Ratios are clipped at 1 − this."
     )
     clip_high: float = Field(
-        0.28, gt=0, title="Upper clip", description="Ratios are clipped at 1 + this."
+        default=0.28, gt=0, title="Upper clip", description="Ratios are clipped at 1 + this."
     )
     stored_clip_high: float = Field(
-        3.0,
+        default=3.0,
         gt=0,
         title="Upper clip, stored",
         description="The upper clip on stored trajectories: they are one trust region only, "
         "which a wider clip makes worth more.",
     )
-    gamma: float = Field(1.0, gt=0, le=1, title="Discount", description="Per token.")
+    gamma: float = Field(default=1.0, gt=0, le=1, title="Discount", description="Per token.")
     lam: float = Field(
-        0.95, ge=0, le=1, title="GAE lambda", description="Bias (0) against variance (1)."
+        default=0.95, ge=0, le=1, title="GAE lambda", description="Bias (0) against variance (1)."
     )
     value_clip: float = Field(
-        1.0, gt=0, title="Value clip", description="Largest change of a value, reward points."
+        default=1.0,
+        gt=0,
+        title="Value clip",
+        description="Largest change of a value, reward points.",
     )
     value_coefficient: float = Field(
-        0.5, ge=0, title="Value coefficient", description="Weight of the value loss."
+        default=0.5, ge=0, title="Value coefficient", description="Weight of the value loss."
     )
     kl_coefficient: float = Field(
-        0.02,
+        default=0.02,
         ge=0,
         title="KL coefficient",
         description="Reward points taken away for each nat away from the base.",
     )
     target_kl: float = Field(
-        0.05,
+        default=0.05,
         gt=0,
         title="Target KL",
         description="Nats a token from the policy that began the iteration; beyond 1.5 times "
@@ -153,7 +190,7 @@ class Hyperparameters(JobConfig):
     )
 
     max_staleness: int = Field(
-        1,
+        default=1,
         ge=0,
         title="Largest staleness",
         description="Stored trajectories of policies more than this many versions old are left "
@@ -161,15 +198,18 @@ class Hyperparameters(JobConfig):
     )
 
     checkpoint_interval: int = Field(
-        1, ge=1, title="Checkpoint interval", description="Iterations between two checkpoints."
+        default=1,
+        ge=1,
+        title="Checkpoint interval",
+        description="Iterations between two checkpoints.",
     )
     target_reward: float | None = Field(
-        None,
+        default=None,
         title="Target reward",
         description="Training ends once an iteration's mean reward reaches it.",
     )
     probe_prompts: int = Field(
-        64,
+        default=64,
         ge=1,
         title="Probe prompts",
         description="Training prompts, always the same, that show what each phase gained.",
@@ -188,10 +228,12 @@ class PPOConfig(RolloutConfig, Hyperparameters):
     """One night of policy improvement."""
 
     policy_version: str = Field(
-        "0", title="Policy version", description="Of the champion that training starts from."
+        default="0",
+        title="Policy version",
+        description="Of the champion that training starts from.",
     )
     minutes: float | None = Field(
-        None,
+        default=None,
         gt=0,
         title="Time limit",
         description="Minutes of training; then the candidate is what there is.",
@@ -202,16 +244,23 @@ class EvaluateConfig(RolloutConfig):
     """Candidate against champion on held-out prompts."""
 
     temperature: float = Field(
-        0.0, ge=0, le=10, title="Temperature", description="0: greedy. Else sampled by the seed."
+        default=0.0,
+        ge=0,
+        le=10,
+        title="Temperature",
+        description="0: greedy. Else sampled by the seed.",
     )
     success: str | None = Field(
-        None,
+        default=None,
         title="Success",
         description="module:function or file.py:function, called like the reward: 1 where the "
         "completion solves its task, 0 where not.",
     )
     limit: int | None = Field(
-        None, ge=1, title="Prompts", description="Use the first so many held-out prompts only."
+        default=None,
+        ge=1,
+        title="Prompts",
+        description="Use the first so many held-out prompts only.",
     )
 
 
@@ -219,21 +268,30 @@ class RewardModelConfig(ModelConfig):
     """A reward model from preferences."""
 
     lora_rank: int = Field(
-        16, ge=1, title="LoRA rank", description="Of the adapter that is trained, then merged."
+        default=16,
+        ge=1,
+        title="LoRA rank",
+        description="Of the adapter that is trained, then merged.",
     )
 
-    epochs: float = Field(1.0, gt=0, title="Epochs", description="Passes over the preferences.")
-    batch: int = Field(16, ge=1, title="Batch", description="Pairs in one step.")
-    learning_rate: float = Field(1e-4, gt=0, title="Learning rate", description="AdamW.")
+    epochs: float = Field(
+        default=1.0, gt=0, title="Epochs", description="Passes over the preferences."
+    )
+    batch: int = Field(default=16, ge=1, title="Batch", description="Pairs in one step.")
+    learning_rate: float = Field(default=1e-4, gt=0, title="Learning rate", description="AdamW.")
     max_tokens: int = Field(
-        1024,
+        default=1024,
         ge=8,
         title="Length",
         description="Tokens of prompt and completion; longer pairs are left out.",
     )
     checkpoint_interval: int = Field(
-        50, ge=1, title="Checkpoint interval", description="Steps between two checkpoints."
+        default=50, ge=1, title="Checkpoint interval", description="Steps between two checkpoints."
     )
     held_out: float = Field(
-        0.1, gt=0, lt=1, title="Held out", description="Share of the pairs that tests accuracy."
+        default=0.1,
+        gt=0,
+        lt=1,
+        title="Held out",
+        description="Share of the pairs that tests accuracy.",
     )

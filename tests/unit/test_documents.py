@@ -3,7 +3,6 @@
 import importlib
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -50,7 +49,8 @@ def test_every_parameter_says_what_it_is(name: str) -> None:
     model = parameter_model(name)
     assert flow_function(name).description
     for field in model.model_fields.values():
-        assert field.title and field.description or hasattr(field.annotation, "model_fields")
+        described = bool(field.title and field.description)
+        assert described or hasattr(field.annotation, "model_fields")
 
 
 @pytest.mark.parametrize("preset", preset_names())

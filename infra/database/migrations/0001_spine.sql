@@ -70,6 +70,20 @@ CREATE TABLE trajectories (
     UNIQUE (run_id, interaction_id)
 );
 
+-- What a run may train on: answers of these versions with a reward, or feedback with a value, that
+-- no other run has trained on.
+CREATE FUNCTION usable_interactions(
+    of_model text, versions text[], since timestamptz, own_run text
+) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
+    SELECT i.id FROM interactions i
+    WHERE i.model = of_model AND i.model_version = ANY (versions) AND i.created_at >= since
+      AND cardinality(i.completion_token_ids) > 0
+      AND (i.reward IS NOT NULL OR EXISTS (
+          SELECT FROM feedback f WHERE f.interaction_id = i.id AND f.value IS NOT NULL))
+      AND NOT EXISTS (
+          SELECT FROM trajectories t WHERE t.interaction_id = i.id AND t.run_id <> own_run)
+$$;
+
 CREATE TABLE verdicts (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id     text NOT NULL REFERENCES runs,

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -18,6 +20,10 @@ class Config(BaseModel):
     fail: str = ""
     deaf: bool = False
     grandchild: bool = False
+
+
+def write_total(total: int, folder: Path) -> None:
+    (folder / "total").write_text(str(total))
 
 
 def program(job: Job[Config]) -> Outcome:
@@ -39,7 +45,7 @@ def program(job: Job[Config]) -> Outcome:
         if config.fail:
             raise InputError(config.fail, "Do it right.")
         step, total = step + 1, total + step
-        job.save_checkpoint(step, lambda folder: (folder / "total").write_text(str(total)))
+        job.save_checkpoint(step, partial(write_total, total))
         job.progress(step, config.steps, sum=total)
         if job.stopping:
             raise Interrupted
