@@ -50,11 +50,11 @@ class Flows(click.Group):
         return flow_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in flow_names():
-            return None
-        if sys.argv[1:2] == ["run"] and cmd_name in sys.argv[2:3]:
-            return _flow_command(cmd_name)
-        return click.Command(cmd_name, short_help=_first_line(cmd_name))
+        return _flow_command(cmd_name) if cmd_name in flow_names() else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Flows"):
+            formatter.write_dl([(name, _first_line(name)) for name in flow_names()])
 
 
 def _first_line(name: str) -> str:

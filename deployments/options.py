@@ -16,7 +16,7 @@ SCALARS = {int: click.INT, float: click.FLOAT, str: click.STRING, Decimal: click
 
 
 def options(model: type[BaseModel]) -> list[click.Parameter]:
-    """One option a field, a nested model's fields prefixed by its name."""
+    """One option a field, those of nested models too; no two fields have the same name."""
     return [_option(path, field) for path, field in _fields(model)]
 
 
@@ -79,7 +79,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _flag(path: tuple[str, ...]) -> str:
-    return "--" + "-".join(path).replace("_", "-")
+    return "--" + path[-1].replace("_", "-")
 
 
 def _shown(default: Any) -> str:

@@ -28,7 +28,7 @@ class Watch:
         self.shown = time.monotonic()
         figures = " · ".join(
             f"{name.replace('_', ' ')} {value:.3g}"
-            for name, value in list(progress.metrics.items())[:4]
+            for name, value in list(progress.metrics.items())[:3]
         )
         log.info("%s %d of %d · %s", self.step, progress.step, progress.total, figures)
         percent = 100.0 * progress.step / max(1, progress.total)

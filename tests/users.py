@@ -131,10 +131,10 @@ def user(tmp_path: Path, unseen_model: Path, train_python: Path) -> User:
 
 CYCLE = (
     "run nightly-ppo --name words --model model --prompts words.jsonl --reward myrewards:vowels"
-    " --trajectories 64 --max-new-tokens 12 --ppo-iterations 6 --ppo-rollouts 64"
-    " --ppo-minibatch 32 --ppo-probe-prompts 16 --hours 0.05 --collect-hours 0.05"
-    " --transfer-hours 0.05 --deploy-hours 0.05 --max-cost 1 --gate-max-length-ratio 20"
-    " --gate-max-perplexity-ratio 50 --gate-max-invalid-increase 1 --gate-max-kl 1000"
+    " --trajectories 64 --max-new-tokens 12 --iterations 6 --rollouts 64"
+    " --minibatch 32 --probe-prompts 16 --hours 0.05 --collect-hours 0.05"
+    " --transfer-hours 0.05 --deploy-hours 0.05 --max-cost 1 --max-length-ratio 20"
+    " --max-perplexity-ratio 50 --max-invalid-increase 1 --max-kl 1000"
 ).split()
 
 

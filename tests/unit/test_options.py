@@ -1,0 +1,75 @@
+"""Options are made from the parameter model, and errors name the option."""
+
+from decimal import Decimal
+from typing import Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel, Field
+
+from deployments import options
+from deployments.cli import flow_names, parameter_model
+from infra.errors import InputError
+
+
+class Inner(BaseModel):
+    depth: int = Field(3, ge=1, description="How deep.")
+
+
+class Model(BaseModel):
+    name: str = Field("x", description="Who.")
+    cost: Decimal = Field(Decimal(2), description="Dollars.")
+    fast: bool = Field(False, description="Hurry.")
+    kind: Literal["a", "b"] = Field("a", description="Which.")
+    maybe: float | None = Field(None, description="Perhaps, in metres.")
+    inner: Inner = Field(default_factory=Inner)
+
+
+def parse(*arguments: str, preset: dict | None = None) -> Model:
+    found = {}
+
+    def callback(**given):
+        found.update(given)
+
+    command = click.Command("c", params=options.options(Model), callback=callback)
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    parsed = options.parameters(Model, found, preset)
+    assert isinstance(parsed, Model)
+    return parsed
+
+
+def test_defaults_are_the_models() -> None:
+    assert parse() == Model()
+
+
+def test_options_reach_nested_fields_and_win_over_a_preset() -> None:
+    parsed = parse(
+        "--cost", "3.5", "--fast", "--kind", "b", "--depth", "7",
+        preset={"name": "p", "cost": 1, "inner": {"depth": 2}},
+    )  # fmt: skip
+    assert (parsed.name, parsed.cost, parsed.fast, parsed.kind) == ("p", Decimal("3.5"), True, "b")
+    assert parsed.inner.depth == 7
+
+
+def test_help_says_meaning_and_default() -> None:
+    command = click.Command("c", params=options.options(Model))
+    text = CliRunner().invoke(command, ["--help"]).output
+    for words in ("Who. [default: x]", "--fast / --no-fast", "[a|b]", "How deep. [default: 3]"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("given", "option"), [({"inner__depth": 0}, "--depth"), ({"cost": "much"}, "--cost")]
+)
+def test_wrong_value_names_its_option(given, option) -> None:
+    with pytest.raises(InputError, match=option):
+        options.parameters(Model, given)
+
+
+@pytest.mark.parametrize("name", flow_names())
+def test_no_two_options_of_a_flow_are_the_same(name: str) -> None:
+    flags = [flag for option in options.options(parameter_model(name)) for flag in option.opts]
+    assert len(flags) == len(set(flags))
+    assert not {"--preset", "--plan", "--json"} & set(flags)
