@@ -219,7 +219,11 @@ class Hyperparameters(JobConfig):
     def _whole_groups(self) -> "Hyperparameters":
         if self.rollouts % self.samples_per_prompt:
             raise ValueError("rollouts must be a multiple of samples_per_prompt")
-        if self.algorithm != "ppo" and self.samples_per_prompt < 2:
+        if self.algorithm == "ppo":
+            return self
+        if self.rollouts % min(self.minibatch, self.rollouts):
+            raise ValueError("grpo and rloo need rollouts that are a multiple of minibatch")
+        if self.samples_per_prompt < 2:
             raise ValueError("grpo and rloo compare completions: samples_per_prompt of at least 2")
         return self
 

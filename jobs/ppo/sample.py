@@ -3,15 +3,17 @@
     python -m jobs.ppo.sample JOB_FOLDER
 
 Inputs: `prompts`, and optionally `base`, `champion`, `reward`. Artefact: `trajectories`, gzipped
-JSON lines in the order of sampling.
+JSON lines in the order of sampling. Each batch is checkpointed, and has a seed of its own.
 """
 
 from jobs.ppo.config import SampleConfig
-from jobs.ppo.data import read_prompts, write_trajectories
+from jobs.ppo.data import read_prompts, read_trajectories, write_trajectories
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
 from jobs.ppo.policy import NoValues, check_base, load_base, load_candidate
 from jobs.ppo.rollout import roll_out
 from jobs.runtime import Job, Outcome, main
+
+FILE = "trajectories.jsonl.gz"
 
 
 def program(job: Job[SampleConfig]) -> Outcome:
@@ -26,9 +28,10 @@ def program(job: Job[SampleConfig]) -> Outcome:
         load_candidate(policy, champion)
     policy.value_head = NoValues()
     numbers = range(config.start, config.start + config.count)
-    trajectories = []
-    for first in range(0, config.count, config.rollout_batch):
-        part = numbers[first : first + config.rollout_batch]
+    found = job.latest_checkpoint()
+    trajectories = read_trajectories(found[1] / FILE) if found else []
+    while len(trajectories) < config.count:
+        part = numbers[len(trajectories) : len(trajectories) + config.rollout_batch]
         rolled, _ = roll_out(
             policy,
             [prompts[number % len(prompts)] for number in part],
@@ -43,7 +46,10 @@ def program(job: Job[SampleConfig]) -> Outcome:
         trajectories += rolled
         mean = sum(t.reward for t in trajectories) / len(trajectories)
         job.progress(len(trajectories), config.count, "samples", reward=mean)
-    path = job.scratch / "trajectories.jsonl.gz"
+        job.save_checkpoint(
+            len(trajectories), lambda folder: write_trajectories(folder / FILE, trajectories)
+        )
+    path = job.scratch / FILE
     write_trajectories(path, trajectories)
     tokens = sum(len(t.completion_token_ids) for t in trajectories)
     return Outcome(

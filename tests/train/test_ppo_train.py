@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from infra.errors import InputError
@@ -72,6 +73,28 @@ def test_a_night_improves_any_model_on_any_reward(run_job, base, prompts, reward
     assert continued.metrics["reward_before"] == outcome.metrics["reward_after_rerolls"]
 
 
+def test_a_stopped_collection_goes_on_to_the_same_trajectories(make_job, llama, prompts, reward):
+    files = {"base": llama, "prompts": prompts, "reward": reward}
+    config = {**SAMPLE, "rollout_batch": 20}
+    whole = sample.program(Job(make_job("ppo.sample", config, **files), SampleConfig))
+    folder = make_job("ppo.sample", config, **files)
+    job = Job(folder, SampleConfig)
+    save = job.save_checkpoint
+
+    def stop_after_two_batches(step, write):
+        save(step, write)
+        job.stopping = step == 40
+
+    job.save_checkpoint = stop_after_two_batches
+    with pytest.raises(Interrupted):
+        sample.program(job)
+    job = Job(folder, SampleConfig)
+    resumed = sample.program(job)
+    assert job.resumed_from == 40
+    expected, found = (outcome.artifacts["trajectories"] for outcome in (whole, resumed))
+    assert found.read_bytes() == expected.read_bytes()
+
+
 def test_stale_trajectories_are_left_out_and_off_policy_ones_measured(
     run_job, llama, prompts, reward, tmp_path
 ):
@@ -114,6 +137,21 @@ def test_a_champion_of_another_base_is_refused(run_job, llama, gpt2, prompts, re
     files["champion"] = outcome.artifacts["candidate"]
     with pytest.raises(InputError, match=r"was trained on .*, not on"):
         run_job(train.program, PPOConfig, "ppo.train", config, base=llama, **files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rollouts": 10, "samples_per_prompt": 4},
+        {"algorithm": "grpo", "samples_per_prompt": 1},
+        {"algorithm": "rloo", "rollouts": 48, "minibatch": 32},
+        {"learning_rate": -1},
+        {"no_such_option": 1},
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(change):
+    with pytest.raises(ValidationError):
+        PPOConfig(**{**NIGHT, **change})
 
 
 def start(folder):
