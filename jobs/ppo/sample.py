@@ -6,6 +6,8 @@ Inputs: `prompts`, and optionally `base`, `champion`, `reward`. Artefact: `traje
 JSON lines in the order of sampling. Each batch is checkpointed, and has a seed of its own.
 """
 
+from pathlib import Path
+
 from jobs.ppo.config import SampleConfig
 from jobs.ppo.data import read_prompts, read_trajectories, write_trajectories
 from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
@@ -30,6 +32,10 @@ def program(job: Job[SampleConfig]) -> Outcome:
     numbers = range(config.start, config.start + config.count)
     found = job.latest_checkpoint()
     trajectories = read_trajectories(found[1] / FILE) if found else []
+
+    def save(folder: Path) -> None:
+        write_trajectories(folder / FILE, trajectories)
+
     while len(trajectories) < config.count:
         part = numbers[len(trajectories) : len(trajectories) + config.rollout_batch]
         rolled, _ = roll_out(
@@ -43,12 +49,10 @@ def program(job: Job[SampleConfig]) -> Outcome:
             batch=config.rollout_batch,
             check=lambda: stop_when_told(job),
         )
-        trajectories += rolled
+        trajectories.extend(rolled)
         mean = sum(t.reward for t in trajectories) / len(trajectories)
         job.progress(len(trajectories), config.count, "samples", reward=mean)
-        job.save_checkpoint(
-            len(trajectories), lambda folder: write_trajectories(folder / FILE, trajectories)
-        )
+        job.save_checkpoint(len(trajectories), save)
     path = job.scratch / FILE
     write_trajectories(path, trajectories)
     tokens = sum(len(t.completion_token_ids) for t in trajectories)
