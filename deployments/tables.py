@@ -21,7 +21,7 @@ BAR = 12
 
 
 def show_budgets(as_json: bool) -> None:
-    """Every budget with its present window; budgets of single runs in JSON only."""
+    """Every budget of the project and its flows with its present window."""
     budgets = ledger.budgets(database.pool())
     if as_json:
         _json([budget.model_dump(mode="json") for budget in budgets])
@@ -37,8 +37,6 @@ def show_budgets(as_json: bool) -> None:
         "resets",
     )
     for budget in budgets:
-        if budget.scope.startswith("run:"):
-            continue
         resets = "never"
         if budget.resets_at:
             resets = f"{budget.resets_at.astimezone(ZoneInfo(budget.timezone)):%d %b %H:%M %Z}"

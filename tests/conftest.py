@@ -1,8 +1,11 @@
 """Fixtures against the real components: one PostgreSQL a session, a fresh database a test."""
 
+import fcntl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -17,17 +20,39 @@ __all__ = ["cycle", "train_python", "unseen_model", "user"]
 _numbers = count()
 
 
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder that other users can walk through: root's PostgreSQL is not root.
+
+    pytest's own lie below a private folder, whose mode every other run of pytest sets again.
+    """
+    with TemporaryDirectory(prefix="nightshift-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o711)
+        yield folder
+
+
+def wait_until_free(lock: Path) -> None:
+    """Until the keeper that holds `lock` has ended, so that its folder can go."""
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with reachable_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a running embedded server, with {} where the database name goes."""
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)  # the server of a root user is not root
-    service = Postgres(folder)
-    address = keeper.use(service)
-    yield f"postgresql://{address['user']}@/{{}}?host={address['host']}"
-    keeper.leave(service)
+    with reachable_folder() as folder:
+        service = Postgres(folder / "postgres")
+        address = keeper.use(service)
+        yield f"postgresql://{address['user']}@/{{}}?host={address['host']}"
+        keeper.leave(service)
+        wait_until_free(service.folder / "keeper.lock")
 
 
 @pytest.fixture

@@ -116,9 +116,6 @@ def unseen_model(train_python: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def user(tmp_path: Path, unseen_model: Path, train_python: Path) -> User:
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
-        if parent.owner() == "root":
-            parent.chmod(parent.stat().st_mode | 0o011)
     user = User(tmp_path)
     user.home.mkdir()
     (user.home / "environments").symlink_to(train_python.parents[2])

@@ -29,8 +29,6 @@ time.sleep(60)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
-        parent.chmod(parent.stat().st_mode | 0o011)
     return tmp_path / "postgres"
 
 

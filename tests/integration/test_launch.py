@@ -1,0 +1,205 @@
+"""Jobs under a budget, with the real ledger and real processes."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from infra import database as db
+from infra import jobs, ledger, runs
+from infra.compute.launcher import Handle, JobStatus
+from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError
+from infra.settings import settings
+from jobs.contract import Resources
+from tasks import launch, reconcile
+from tasks.purse import Purse, fill
+from tests.launching import alive, job, launcher, wait, wait_until_none_is_alive
+
+
+@pytest.fixture
+def purse(database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Purse:
+    """A dollar for one run on a machine of 36 dollars an hour: a cent a second."""
+    monkeypatch.setenv("NIGHTSHIFT_LOCAL_USD_PER_HOUR", "36")
+    monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
+    monkeypatch.setenv("NIGHTSHIFT_POLL_SECONDS", "0.05")
+    settings.cache_clear()
+    for module in (launch, reconcile):
+        monkeypatch.setattr(module, "launchers", lambda _target: {"local": launcher(home)})
+    run = runs.begin(database, "test-flow", {})
+    return fill(Purse(database, run, "local"), Decimal(1))
+
+
+def spec(home: Path, purse: Purse, step: str = "step", seconds_at_most: float = 30, **config):
+    return job(home, f"{purse.run.id}/{step}", **config).model_copy(
+        update={"max_hours": seconds_at_most / 3600}
+    )
+
+
+def budget(purse: Purse, scope: str):
+    return next(b for b in ledger.budgets(purse.pool) if b.scope == scope)
+
+
+def test_success_is_charged_for_its_seconds_and_done_once(home: Path, purse: Purse) -> None:
+    steps = []
+    wanted = spec(home, purse, steps=4, seconds=0.2)
+    result = launch.run_job(wanted, purse, lambda progress: steps.append(progress.step))
+    assert result.metrics == {"total": 6.0} and steps[-1] == 4
+    (reservation,) = launch.reservations(purse.pool, wanted.key)
+    assert reservation.state == "settled"
+    assert Decimal("0.008") < reservation.spent < Decimal("0.1")
+    assert launch.run_job(wanted, purse) == result
+    assert len(launcher(home).attempts(wanted.key)) == 1
+    assert ledger.charged(purse.pool, f"run:{purse.run.id}") == reservation.spent
+    found = budget(purse, "project")
+    assert (found.charged, found.reserved) == (reservation.spent, 0)
+
+
+def test_no_room_launches_nothing(home: Path, purse: Purse) -> None:
+    with pytest.raises(BudgetExceeded) as caught:
+        launch.run_job(spec(home, purse, seconds_at_most=3600), purse)
+    assert purse.run.id in str(caught.value) and "--max-cost" in str(caught.value)
+    assert alive(home) == [] and budget(purse, "project").reserved == 0
+
+
+def test_failure_is_the_jobs_own_and_final(home: Path, purse: Purse) -> None:
+    wanted = spec(home, purse, fail="the reward is NaN")
+    for _ in range(2):
+        with pytest.raises(JobFailed, match="the reward is NaN"):
+            launch.run_job(wanted, purse)
+    assert budget(purse, "project").reserved == 0
+    assert len(launcher(home).attempts(wanted.key)) == 1
+
+
+def test_deadline_reserves_again_and_goes_on(home: Path, purse: Purse) -> None:
+    wanted = spec(home, purse, seconds_at_most=3, steps=60, seconds=0.05)
+    result = launch.run_job(wanted, purse)
+    assert result.metrics == {"total": float(sum(range(60)))}
+    found = launch.reservations(purse.pool, wanted.key)
+    assert len(found) >= 2 and {r.state for r in found} == {"settled"}
+    assert budget(purse, "project").charged == sum(r.spent for r in found)
+
+
+def test_job_that_always_dies_is_given_up(home: Path, purse: Purse) -> None:
+    wanted = spec(home, purse, seconds_at_most=1.5, steps=60, seconds=9, deaf=True)
+    with pytest.raises(JobStopped, match=r"ended .* times without a step"):
+        launch.run_job(wanted, purse)
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
+
+
+def test_interruption_stops_the_compute_and_settles(home: Path, purse: Purse) -> None:
+    wanted = spec(home, purse, steps=40)
+
+    def interrupt(_progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_job(wanted, purse, interrupt)
+    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    assert launch.run_job(wanted, purse).metrics == {"total": float(sum(range(40)))}
+    assert budget(purse, "project").reserved == 0
+
+
+def test_stopped_by_a_person_stays_stopped(home: Path, purse: Purse) -> None:
+    wanted = spec(home, purse, steps=9999)
+
+    def stop(_progress) -> None:
+        jobs.record_end(purse.pool, wanted.key, "stopped", error="stopped by a person")
+        launcher(home).stop(launcher(home).attempts(wanted.key)[-1])
+
+    for _ in range(2):
+        with pytest.raises(JobStopped, match="stopped by a person"):
+            launch.run_job(wanted, purse, stop)
+    assert budget(purse, "project").reserved == 0
+
+
+def abandon(home: Path, purse: Purse, **config) -> Handle:
+    """A job whose flow is killed right after the launch."""
+    wanted = spec(home, purse, "abandoned", **config)
+    record = jobs.record_launch(purse.pool, purse.run, wanted, "local", Decimal(36), None)
+    reservation = launch._reservation(record, launcher(home), purse)
+    return launcher(home).launch(wanted, reservation)
+
+
+def test_reconciling_settles_what_ended_unwatched(home: Path, purse: Purse) -> None:
+    handle = abandon(home, purse, steps=2)
+    wait(launcher(home), handle)
+    assert reconcile.reconcile(purse.pool, "another-run")
+    found = jobs.find(purse.pool, handle.key)
+    assert found and found.state == "succeeded" and found.result
+    assert budget(purse, "project").reserved == 0 < budget(purse, "project").charged
+    assert reconcile.reconcile(purse.pool, "another-run") == []
+
+
+def test_reconciling_leaves_live_runs_and_running_jobs_alone(home: Path, purse: Purse) -> None:
+    handle = abandon(home, purse, steps=9999)
+    assert reconcile.reconcile(purse.pool, "another-run") == []
+    assert launcher(home).running() == [handle]
+    launcher(home).stop(handle)
+    with reconcile.run_lock(purse.run.id):
+        assert reconcile.reconcile(purse.pool, "another-run") == []
+    assert reconcile.reconcile(purse.pool, "another-run") != []
+    assert budget(purse, "project").reserved == 0
+
+
+def test_reconciling_stops_what_has_no_money_and_frees_what_has_no_job(
+    home: Path, purse: Purse
+) -> None:
+    handle = abandon(home, purse, steps=9999)
+    ledger.settle(purse.pool, handle.reservation)
+    ledger.reserve(
+        purse.pool,
+        f"{purse.run.id}/never#1",
+        purse.scopes,
+        Decimal("0.1"),
+        datetime.now(UTC) + timedelta(hours=1),
+    )
+    done = " ".join(reconcile.reconcile(purse.pool, "another-run"))
+    assert "without a reservation; stopped" in done and "never launched; freed" in done
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
+
+
+def test_minutes_are_charged_once_into_their_days(home: Path, purse: Purse) -> None:
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(1)
+    begun = midnight - timedelta(minutes=2)
+    reservation = ledger.reserve(
+        purse.pool, "k#1", ["project"], Decimal(10), midnight + timedelta(hours=1), now=begun
+    )
+    handle = Handle(launcher="local", key="k", reservation=reservation.id, place="", attempt=1)
+
+    def at(minutes: float, state) -> JobStatus:
+        return JobStatus(state=state, started=begun, seen=begun + timedelta(minutes=minutes))
+
+    charged = 0
+    for minutes in (0.5, 1.7, 3.2, 3.2):
+        charged = launch.accrue(
+            purse.pool, reservation, Decimal(36), handle, at(minutes, "running"), charged
+        )
+    assert ledger.get(purse.pool, reservation.id).spent == Decimal("1.8")
+    for _ in range(2):
+        launch.accrue(purse.pool, reservation, Decimal(36), handle, at(3.5, "succeeded"))
+    assert ledger.get(purse.pool, reservation.id).spent == Decimal("2.1")
+    today = next(b for b in ledger.budgets(purse.pool, now=begun) if b.scope == "project")
+    tomorrow = next(b for b in ledger.budgets(purse.pool, now=midnight) if b.scope == "project")
+    assert (today.charged, tomorrow.charged) == (Decimal("1.2"), Decimal("0.9"))
+
+
+def test_prices_and_places() -> None:
+    assert launch.price(Decimal("0.15"), 1) == Decimal("0.1503")
+    assert launch.price(Decimal(0), 1) == Decimal("0.0001")
+    with pytest.raises(LaunchError, match="GPUs"):
+        launch.cheapest(Resources(accelerators={"H100": 64}), "local")
+    with pytest.raises(InputError, match="--target"):
+        launch.cheapest(Resources(), "sky")
+    with pytest.raises(LaunchError, match="spot"):
+        launch.cheapest(Resources(use_spot=True), "local")
+
+
+def test_purse_needs_money(purse: Purse) -> None:
+    with pytest.raises(InputError, match="--max-cost"):
+        fill(purse, Decimal(0))
+    began = time.monotonic()
+    assert fill(purse, Decimal(2)) is purse and time.monotonic() - began < 5
