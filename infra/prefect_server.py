@@ -18,6 +18,18 @@ from infra.errors import ServiceUnavailable
 from infra.settings import settings
 
 
+UNUSED_SERVICES = (
+    "SCHEDULER",
+    "LATE_RUNS",
+    "CANCELLATION_CLEANUP",
+    "FOREMAN",
+    "PAUSE_EXPIRATIONS",
+    "TRIGGERS",
+    "EVENT_LOGGER",
+)
+"""A run that is started by hand needs no schedules and no triggers, only its tasks recorded."""
+
+
 class PrefectServer:
     """`prefect server start` on a free loopback port; its log lies in `folder`."""
 
@@ -34,7 +46,7 @@ class PrefectServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         return subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--no-services"]
+            [sys.executable, "-m", "prefect", "server", "start"]
             + ["--host", "127.0.0.1", "--port", str(self.port)],
             stdin=subprocess.DEVNULL,
             preexec_fn=keeper.die_with_parent(self.death_signal),
@@ -45,7 +57,8 @@ class PrefectServer:
                 "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-            },
+            }
+            | {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
         )
 
     def address(self) -> dict[str, str] | None:

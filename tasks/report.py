@@ -87,9 +87,9 @@ def markdown(report: Report) -> str:
             f"| {score.name} | {base} | {score.champion:.3f} | {score.candidate:.3f} |"
             f" {score.gain:+.3f} | {score.low:+.3f} to {score.high:+.3f} |"
         )
-    lines += ["", "## The verdict", "", "| check | | |", "|---|---|---|"]
+    lines += ["", "## The verdict", "", "| | check |", "|---|---|"]
     lines += [
-        f"| {'✓' if check.passed else '✗'} | {check.name} | {check.explanation} |"
+        f"| {'✓' if check.passed else '✗'} | {check.explanation} |"
         for check in verdict.checks
     ]
     lines += ["", "## What was collected", ""]

@@ -1,6 +1,7 @@
 """Options are made from the parameter model, and errors name the option."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -73,3 +74,11 @@ def test_no_two_options_of_a_flow_are_the_same(name: str) -> None:
     flags = [flag for option in options.options(parameter_model(name)) for flag in option.opts]
     assert len(flags) == len(set(flags))
     assert not {"--preset", "--plan", "--json"} & set(flags)
+
+
+@pytest.mark.parametrize("name", flow_names())
+def test_a_new_option_is_deliberate(name: str) -> None:
+    """A new or lost option changes this reviewed list."""
+    flags = [option.opts[0] for option in options.options(parameter_model(name))]
+    reviewed = (Path(__file__).parent / "options" / f"{name}.txt").read_text().split()
+    assert flags == reviewed
