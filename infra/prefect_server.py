@@ -17,7 +17,6 @@ from infra import database, keeper
 from infra.errors import ServiceUnavailable
 from infra.settings import settings
 
-
 UNUSED_SERVICES = (
     "SCHEDULER",
     "LATE_RUNS",

@@ -89,8 +89,7 @@ def markdown(report: Report) -> str:
         )
     lines += ["", "## The verdict", "", "| | check |", "|---|---|"]
     lines += [
-        f"| {'✓' if check.passed else '✗'} | {check.explanation} |"
-        for check in verdict.checks
+        f"| {'✓' if check.passed else '✗'} | {check.explanation} |" for check in verdict.checks
     ]
     lines += ["", "## What was collected", ""]
     lines += [f"- {count:,} {what}" for what, count in report.collected.items()]

@@ -172,9 +172,6 @@ class Hyperparameters(JobConfig):
         title="Value clip",
         description="Largest change of a value, reward points.",
     )
-    value_coefficient: float = Field(
-        default=0.5, ge=0, title="Value coefficient", description="Weight of the value loss."
-    )
     kl_coefficient: float = Field(
         default=0.02,
         ge=0,

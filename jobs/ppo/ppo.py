@@ -212,7 +212,7 @@ def _loss(
         scored.logprobs, behaviour, advantages, config.clip_low, clip_high
     )
     regression = value_loss(scored.values, before, returns, config.value_clip)
-    loss = (surrogate + config.value_coefficient * regression).sum()
+    loss = (surrogate + regression).sum()  # they share no parameter
     measured = {
         "policy_loss": surrogate,
         "value_loss": regression,
