@@ -2,10 +2,8 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -14,22 +12,17 @@ from infra import database as db
 from infra import keeper
 from infra.database.embedded import Postgres
 from infra.settings import settings
-from tests.users import cycle, train_python, unseen_model, user
+from tests.users import (
+    careless_user,
+    cycle,
+    reachable_folder,
+    train_python,
+    unseen_model,
+    user,
+)
 
-__all__ = ["cycle", "train_python", "unseen_model", "user"]
+__all__ = ["careless_user", "cycle", "train_python", "unseen_model", "user"]
 _numbers = count()
-
-
-@contextmanager
-def reachable_folder() -> Iterator[Path]:
-    """A temporary folder that other users can walk through: root's PostgreSQL is not root.
-
-    pytest's own lie below a private folder, whose mode every other run of pytest sets again.
-    """
-    with TemporaryDirectory(prefix="nightshift-test-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
-        folder.chmod(0o711)
-        yield folder
 
 
 def wait_until_free(lock: Path) -> None:

@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -114,16 +117,41 @@ def unseen_model(train_python: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder that other users can walk through: root's PostgreSQL is not root.
+
+    pytest's own lie below a private folder, whose mode every other run of pytest sets again.
+    """
+    with TemporaryDirectory(prefix="nightshift-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o711)
+        yield folder
+
+
+def settle_in(folder: Path, model: Path, python: Path) -> User:
+    """A user with an empty home, a model, prompts and rewards in `folder`."""
+    user = User(folder)
+    user.home.mkdir()
+    (user.home / "environments").symlink_to(python.parents[2])
+    (folder / "model").symlink_to(model)
+    rows = [{"prompt": f"word {n}: ", "weight": 1.0} for n in range(100)]
+    (folder / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "myrewards.py").write_text(REWARD)
+    return user
+
+
 @pytest.fixture
 def user(tmp_path: Path, unseen_model: Path, train_python: Path) -> User:
-    user = User(tmp_path)
-    user.home.mkdir()
-    (user.home / "environments").symlink_to(train_python.parents[2])
-    (tmp_path / "model").symlink_to(unseen_model)
-    rows = [{"prompt": f"word {n}: ", "weight": 1.0} for n in range(100)]
-    (tmp_path / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "myrewards.py").write_text(REWARD)
-    return user
+    """A user of a test's own."""
+    return settle_in(tmp_path, unseen_model, train_python)
+
+
+@pytest.fixture(scope="module")
+def careless_user(unseen_model: Path, train_python: Path) -> Iterator[User]:
+    """One user, and so one database, for many wrong inputs."""
+    with reachable_folder() as folder:
+        yield settle_in(folder, unseen_model, train_python)
 
 
 CYCLE = (
