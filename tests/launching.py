@@ -1,5 +1,6 @@
 """What tests of launching share: a launcher of test programs, a job, and who is left alive."""
 
+import multiprocessing
 import sys
 import time
 from dataclasses import dataclass
@@ -61,6 +62,17 @@ def alive(home: Path) -> list[str]:
         if labelled or ("infra.compute.watchdog" in line and line[-1].startswith(str(home))):
             found.append(" ".join(line))
     return found
+
+
+def launch_and_die(home: Path, spec: JobSpec, seconds: float) -> None:
+    """Launch in another process, which SIGKILL ends `seconds` after it began to."""
+    process = multiprocessing.get_context("fork").Process(
+        target=launcher(home).launch, args=(spec, money())
+    )
+    process.start()
+    time.sleep(seconds)
+    process.kill()
+    process.join()
 
 
 def wait_until_none_is_alive(home: Path, seconds: float = 15) -> None:

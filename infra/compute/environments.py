@@ -30,7 +30,7 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
         )
     folder = settings().home / "environments" / f"{name}-{_key(requirements)}"
     complete, python = folder / "COMPLETE", folder / "bin" / "python"
-    if complete.exists():
+    if complete.exists() and python.exists():  # it may link to a Python that was removed
         return python
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("a") as lock:
@@ -39,24 +39,25 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
         except BlockingIOError:
             _say(f"waiting for another process that makes the environment {name!r} ...")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complete.exists():
+        if not (complete.exists() and python.exists()):
             _say(f"making the job environment {name!r}, a minute or two ...")
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, python, requirements)
+            _make(folder, python, requirements, lock.fileno())
             complete.touch()
     return python
 
 
-def _make(folder: Path, python: Path, requirements: Path) -> None:
+def _make(folder: Path, python: Path, requirements: Path, lock: int) -> None:
     from uv import find_uv_bin
 
     uv = find_uv_bin()
-    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements)
-    _run(install_command(uv, str(python), requirements), requirements)
+    _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], requirements, lock)
+    _run(install_command(uv, str(python), requirements), requirements, lock)
 
 
-def _run(command: list[str], requirements: Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(command: list[str], requirements: Path, lock: int) -> None:
+    # uv holds the lock too: when this process is killed, nobody builds where uv still writes.
+    done = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock])
     if done.returncode == 0:
         return
     said = (done.stderr or done.stdout).strip()

@@ -1,8 +1,9 @@
 """Jobs on this machine: each a process beside a watchdog, in a folder of its own.
 
 HOME/jobs/<key>/ holds spec.json, launch.json (the order to the watchdog), lock (held by a live
-watchdog), attempts/N.alive.json and N.ended.json, log.txt, and what the program writes. Whoever
-holds no lock is dead: the kernel says so, and no process id is trusted.
+watchdog, with its process id in it), attempts/N.alive.json and N.ended.json, log.txt, and what the
+program writes. Whoever holds no lock is dead: the kernel says so, and no process id is trusted.
+launch.lock is held by who launches or stops, so that neither overtakes the other.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -24,8 +26,9 @@ from pydantic import ValidationError
 
 from infra.compute import environments
 from infra.compute.launcher import Handle, JobStatus, Quote, Reserved, State
-from infra.compute.watchdog import GPU_SHORTAGE, LABEL, kill_labelled, write_whole
+from infra.compute.watchdog import GPU_SHORTAGE, LABEL, kill_all, labelled, write_whole
 from infra.errors import LaunchError
+from infra.objects.local import disk_errors
 from infra.settings import REPOSITORY, settings
 from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress, Resources
 
@@ -49,6 +52,13 @@ class LocalLauncher:
 
     def quote(self, resources: Resources) -> Quote:
         gpus = sum(resources.accelerators.values())
+        models = gpu_models()
+        for name in resources.accelerators:
+            if models and not any(is_model(name, model) for model in models):
+                raise LaunchError(
+                    f"this machine has no {name} but {models[0]}",
+                    "Ask for that, for any 'GPU', or for another --target.",
+                )
         memory = psutil.virtual_memory().total / 2**30
         for what, wanted, present in (
             ("GPUs", gpus, gpu_count()),
@@ -75,10 +85,10 @@ class LocalLauncher:
 
     def launch(self, spec: JobSpec, reservation: Reserved) -> Handle:
         folder = self._folder(spec.key)
-        (folder / "attempts").mkdir(parents=True, exist_ok=True)
         python = self.python or environments.ensure(spec.environment)
-        with (folder / "launch.lock").open("a") as one_at_a_time:
-            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        with disk_errors():
+            (folder / "attempts").mkdir(parents=True, exist_ok=True)
+        with _exclusively(folder), disk_errors():
             self._store_spec(folder, spec)
             attempts = self.attempts(spec.key)
             if attempts:
@@ -87,16 +97,12 @@ class LocalLauncher:
                     return attempts[-1]
             number = attempts[-1].attempt + 1 if attempts else 1
             self._order(folder, spec, reservation, number, python)
-            with (folder / "log.txt").open("ab") as log:
-                watchdog = subprocess.Popen(
-                    [sys.executable, "-m", "infra.compute.watchdog", str(folder)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=REPOSITORY,
-                    start_new_session=True,
-                )
-            return self._confirmed(folder, spec.key, watchdog)
+            try:
+                watchdog = self._start_watchdog(folder, spec)
+                return self._confirmed(folder, spec.key, number, watchdog)
+            except BaseException:  # Ctrl-C too: what was not confirmed must not start later
+                _end(folder, grace_seconds=0)
+                raise
 
     def attempts(self, key: str) -> list[Handle]:
         folder = self._folder(key)
@@ -121,7 +127,7 @@ class LocalLauncher:
             return JobStatus(state="running", **status)
         if not ended.exists():
             if is_last:
-                kill_labelled(folder)
+                _end_leftovers(folder)
             return JobStatus(state="lost", **status)
         end = json.loads(ended.read_text())
         status["seen"] = datetime.fromtimestamp(end["ended"], UTC)
@@ -136,13 +142,19 @@ class LocalLauncher:
     def logs(self, handle: Handle, follow: bool = False) -> Iterator[str]:
         path = Path(handle.place) / "log.txt"
         with path.open(errors="replace") as stream:
+            unfinished = ""
             while True:
                 running = follow and _is_locked(path.with_name("lock"))
-                for line in stream:
-                    yield line.rstrip("\n")
+                for piece in stream:
+                    unfinished += piece
+                    if unfinished.endswith("\n"):
+                        yield unfinished.rstrip("\n")
+                        unfinished = ""
                 if not running:
-                    return
+                    break
                 time.sleep(0.3)
+            if unfinished:
+                yield unfinished
 
     def progress(self, key: str) -> list[Progress]:
         steps: dict[int, Progress] = {}
@@ -152,18 +164,8 @@ class LocalLauncher:
 
     def stop(self, handle: Handle) -> None:
         folder = Path(handle.place)
-        lock = folder / "lock"
-        alive = folder / "attempts" / f"{self.attempts(handle.key)[-1].attempt}.alive.json"
-        watchdog = json.loads(alive.read_text())["pid"]
-        if _is_locked(lock):
-            _signal_watchdog(watchdog, folder, signal.SIGTERM)
-            deadline = time.monotonic() + settings().stop_grace_seconds + 5
-            while _is_locked(lock) and time.monotonic() < deadline:
-                time.sleep(0.05)
-        while _is_locked(lock):
-            _signal_watchdog(watchdog, folder, signal.SIGKILL)
-            time.sleep(0.05)
-        kill_labelled(folder)
+        with _exclusively(folder):
+            _end(folder, settings().stop_grace_seconds + 5)
 
     def running(self) -> list[Handle]:
         folders: set[Path] = set()
@@ -205,9 +207,6 @@ class LocalLauncher:
     def _order(
         self, folder: Path, spec: JobSpec, reservation: Reserved, attempt: int, python: Path
     ) -> None:
-        environment = {k: v for k, v in os.environ.items() if PASSED_ON.fullmatch(k)}
-        environment.setdefault("OMP_NUM_THREADS", str(spec.resources.cpus))
-        environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         write_whole(
             folder / "launch.json",
             {
@@ -216,24 +215,40 @@ class LocalLauncher:
                 "expires_at": reservation.expires_at.timestamp(),
                 "grace_seconds": settings().stop_grace_seconds,
                 "command": [str(python), "-m", f"{self.package}.{spec.name}", str(folder)],
-                "environment": environment,
                 "gpu_folder": str(self.home / "gpus"),
                 "gpus": gpu_count(),
                 "wanted": sum(spec.resources.accelerators.values()),
             },
         )
 
-    def _confirmed(self, folder: Path, key: str, watchdog: "subprocess.Popen[bytes]") -> Handle:
+    def _start_watchdog(self, folder: Path, spec: JobSpec) -> "subprocess.Popen[bytes]":
+        environment = {k: v for k, v in os.environ.items() if PASSED_ON.fullmatch(k)}
+        environment.setdefault("OMP_NUM_THREADS", str(spec.resources.cpus))
+        environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        with (folder / "log.txt").open("ab") as log:
+            watchdog = subprocess.Popen(
+                [sys.executable, "-m", "infra.compute.watchdog", str(folder)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
+        _watchdogs[:] = [one for one in _watchdogs if one.poll() is None] + [watchdog]
+        return watchdog
+
+    def _confirmed(
+        self, folder: Path, key: str, attempt: int, watchdog: "subprocess.Popen[bytes]"
+    ) -> Handle:
         """Wait until a watchdog, this one or one that was quicker, has said that it is there."""
-        before = len(self.attempts(key))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             over = watchdog.poll() is not None and not _is_locked(folder / "lock")
-            attempts = self.attempts(key)
-            if len(attempts) > before:
-                _outlives_us.append(watchdog)
-                self._require_gpus(attempts[-1])
-                return attempts[-1]
+            if (folder / "attempts" / f"{attempt}.alive.json").exists():
+                handle = self._handle(folder, key, attempt)
+                self._require_gpus(handle)
+                return handle
             if over:
                 break
             time.sleep(0.01)
@@ -249,20 +264,30 @@ class LocalLauncher:
             )
 
 
-_outlives_us: list["subprocess.Popen[bytes]"] = []
-"""Watchdogs that this process started; kept, since Popen complains when forgotten."""
+_watchdogs: list["subprocess.Popen[bytes]"] = []
+"""Those that this process started and that live; kept, since Popen complains when forgotten."""
 
 
 def gpu_count() -> int:
     """GPUs of this machine, from NIGHTSHIFT_LOCAL_GPUS or as nvidia-smi lists them."""
     given = settings().local_gpus
-    if given is not None:
-        return given
+    return len(gpu_models()) if given is None else given
+
+
+def gpu_models() -> list[str]:
+    """Names of this machine's GPUs as `nvidia-smi -L` gives them, e.g. 'NVIDIA A100-SXM4-80GB'."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+        return []
+    return re.findall(r"^GPU \d+: (.+?) \(UUID", listed.stdout, re.MULTILINE)
+
+
+def is_model(accelerator: str, model: str) -> bool:
+    """Whether e.g. 'A100-80GB', 'RTX4090' or any 'GPU' is what nvidia-smi calls `model`."""
+    words = re.findall(r"[A-Z0-9]+", model.upper())
+    known = {"GPU", *words, *("".join(pair) for pair in pairwise(words))}
+    return known.issuperset(re.findall(r"[A-Z0-9]+", accelerator.upper()))
 
 
 def _ended_state(exit_code: int | None, result: JobResult | None) -> State:
@@ -281,6 +306,32 @@ def _is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+@contextlib.contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    """Nobody else launches or stops the job of `folder` while the block runs."""
+    with (folder / "launch.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _end(folder: Path, grace_seconds: float) -> None:
+    """Withdraw the order, let the watchdog end the job, kill it when that takes too long."""
+    (folder / "launch.json").unlink(missing_ok=True)
+    lock, deadline = folder / "lock", time.monotonic() + grace_seconds
+    while _is_locked(lock):
+        late = time.monotonic() >= deadline
+        _signal_watchdog(folder, signal.SIGKILL if late else signal.SIGTERM)
+        time.sleep(0.05)
+    kill_all(lambda: labelled(folder))
+
+
+def _end_leftovers(folder: Path) -> None:
+    """Kill what an attempt left, unless a watchdog, which does that first, has begun another."""
+    with (folder / "lock").open("a") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kill_all(lambda: labelled(folder))
 
 
 def _last_progress(path: Path) -> Progress | None:
@@ -311,9 +362,9 @@ def _result(path: Path) -> JobResult | None:
         return None
 
 
-def _signal_watchdog(pid: int, folder: Path, which: signal.Signals) -> None:
-    """Signal it only if the process with this id still is the watchdog of this folder."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if str(folder) in process.cmdline():
+def _signal_watchdog(folder: Path, which: signal.Signals) -> None:
+    """Signal who holds the lock, if the process of the id in it is the watchdog of this folder."""
+    with contextlib.suppress(psutil.Error, ValueError):  # ValueError: it is just writing its id
+        process = psutil.Process(int((folder / "lock").read_text()))
+        if process.cmdline()[-2:] == ["infra.compute.watchdog", str(folder)]:
             process.send_signal(which)

@@ -7,6 +7,7 @@ uv does not read pip's configuration, so a company's mirror that is set up for p
 wheels, is handed over to uv here.
 """
 
+import ast
 import re
 import shlex
 import subprocess
@@ -18,26 +19,35 @@ PIP_TO_UV = {
     "index-url": "--index-url",
     "extra-index-url": "--extra-index-url",
     "find-links": "--find-links",
+    "trusted-host": "--allow-insecure-host",
 }
 
 
 def index_options() -> list[str]:
     """pip's index settings, from its files and environment variables, as options of uv."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True
-    ).stdout
     settings: dict[str, str] = {}
-    for line in listed.splitlines():
-        name, _, value = line.partition("=")
-        if name.startswith((":env:.", "global.", "install.")):
-            key = name.rpartition(".")[2]
-            if name.startswith(":env:.") or key not in settings:
-                settings[key] = shlex.split(value)[0]
+    listed = [line.partition("=") for line in _pip_config().splitlines()]
+    for section in ("global.", "install.", ":env:."):  # pip's precedence, the last one wins
+        for name, _, value in listed:
+            if name.startswith(section):
+                settings[name.removeprefix(section)] = ast.literal_eval(value)
     options = ["--index-strategy", "unsafe-best-match"]  # what pip does with several indexes
     for pip_name, uv_name in PIP_TO_UV.items():
         for value in settings.get(pip_name, "").split():
             options += [uv_name, value]
+    if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        options.append("--no-index")
     return options
+
+
+def _pip_config() -> str:
+    """What `pip config list` says; an environment that uv made has no pip, its base Python does."""
+    for python in (sys.executable, str(Path(sys.base_exec_prefix) / "bin" / "python3")):
+        command = [python, "-m", "pip", "config", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True)
+        if listed.returncode == 0:
+            return listed.stdout
+    return ""
 
 
 def install_command(uv: str, python: str, requirements: Path) -> list[str]:

@@ -1,6 +1,11 @@
-"""kill -9 on watchdogs and programs at random moments: never two copies, never an orphan, and
-the job ends with the result that it would have had."""
+"""kill -9 on launching processes, watchdogs and programs at random moments: never two copies,
+never an orphan, and the job ends with the result that it would have had.
 
+NIGHTSHIFT_TEST_KILLS sets how many (a few by default, hundreds by hand).
+"""
+
+import contextlib
+import os
 import random
 import time
 from pathlib import Path
@@ -8,35 +13,67 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.launching import alive, job, launcher, money, wait_until_none_is_alive
+from infra.compute.launcher import JobStatus
+from infra.compute.local import LocalLauncher
+from infra.settings import settings
+from jobs.contract import JobSpec
+from tests.launching import alive, job, launch_and_die, launcher, money, wait_until_none_is_alive
 
-KILLS = 25
+KILLS = int(os.environ.get("NIGHTSHIFT_TEST_KILLS", "24"))
+STEPS = 40
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_random_kills(home: Path, seed: int) -> None:
-    chance = random.Random(seed)
-    local, spec = launcher(home), job(home, steps=60, seconds=0.03)
-    kills = 0
-    deadline = time.monotonic() + 120
-    while True:
-        assert time.monotonic() < deadline
-        handle = local.launch(spec, money(120))
+@pytest.fixture(autouse=True)
+def short_grace(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
+    settings.cache_clear()
+
+
+@pytest.mark.timeout(60 + 6 * KILLS)
+def test_a_job_survives_kills_of_watchdog_program_and_launcher(home: Path) -> None:
+    """The program takes a lock of its own, and fails where another copy of it is alive."""
+    chance = random.Random(KILLS)
+    local, spec = launcher(home), job(home, steps=STEPS + KILLS, seconds=0.02)
+    for kill in range(KILLS):
+        if kill % 3 == 0:
+            launch_and_die(home, spec, chance.random() * 0.25)
+        else:
+            local.launch(spec, money(120))
+            time.sleep(chance.random() * 0.6)
+            kill_one(home, chance)
         assert sum("tests.programs.basic.steps" in line for line in alive(home)) <= 1
-        if kills < KILLS:
-            time.sleep(chance.random() * 0.5)
-            kills += kill_one(home, chance)
-        status = local.poll(handle)
-        if status.state == "succeeded":
-            break
-        time.sleep(0.02)
-    assert status.result and status.result.metrics == {"total": float(sum(range(60)))}
-    assert kills >= 5
+        if (attempts := local.attempts(spec.key)) and local.poll(attempts[-1]).result:
+            assert local.poll(attempts[-1]).state == "succeeded"
+            spec = job(home, f"run-1/step-{kill}", steps=STEPS + KILLS, seconds=0.02)
+    status = carry_through(local, spec)
+    assert status.result and status.result.metrics == {"total": float(sum(range(STEPS + KILLS)))}
     wait_until_none_is_alive(home)
     assert local.running() == []
 
 
-def kill_one(home: Path, chance: random.Random) -> int:
+@pytest.mark.timeout(60 + 6 * KILLS)
+def test_stop_ends_a_job_whose_launcher_was_killed_at_any_moment(home: Path) -> None:
+    chance = random.Random(KILLS)
+    local, spec = launcher(home), job(home, steps=9999)
+    local.stop(local.launch(spec, money()))
+    for _ in range(KILLS // 3):
+        launch_and_die(home, spec, chance.random() * 0.12)
+        local.stop(local.attempts(spec.key)[-1])
+        number = len(local.attempts(spec.key))
+        assert local.running() == []
+        wait_until_none_is_alive(home)  # a watchdog that comes late finds its order withdrawn
+        assert len(local.attempts(spec.key)) == number, "it began after it was stopped"
+
+
+def carry_through(local: LocalLauncher, spec: JobSpec) -> JobStatus:
+    deadline = time.monotonic() + 60
+    while (status := local.poll(local.launch(spec, money(120)))).state != "succeeded":
+        assert time.monotonic() < deadline and status.state != "failed", status
+        time.sleep(0.02)
+    return status
+
+
+def kill_one(home: Path, chance: random.Random) -> None:
     victims = []
     for process in psutil.process_iter():
         try:
@@ -47,10 +84,6 @@ def kill_one(home: Path, chance: random.Random) -> int:
         program = any("tests.programs.basic.steps" in word for word in line)
         if (watchdog or program) and line[-1].startswith(str(home)):
             victims.append(process)
-    if not victims:
-        return 0
-    try:
-        chance.choice(victims).kill()
-    except psutil.Error:
-        return 0
-    return 1
+    if victims:
+        with contextlib.suppress(psutil.Error):
+            chance.choice(victims).kill()

@@ -1,5 +1,6 @@
 """A job program for tests: takes steps, checkpoints each, and misbehaves as its config says."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ class Config(BaseModel):
     fail: str = ""
     deaf: bool = False
     grandchild: bool = False
+    shell: str = ""
 
 
 def write_total(total: int, folder: Path) -> None:
@@ -28,6 +30,10 @@ def write_total(total: int, folder: Path) -> None:
 
 def program(job: Job[Config]) -> Outcome:
     config = job.config
+    alone = (job.folder / "alone").open("a")
+    fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where the job runs twice at once
+    if config.shell:
+        subprocess.Popen(["/bin/sh", "-c", config.shell], start_new_session=True)
     if config.deaf:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if config.grandchild:
