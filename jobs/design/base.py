@@ -45,9 +45,10 @@ def program(job: Job[BaseModelConfig]) -> Outcome:
         state = torch.load(folder / "state.pt", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        loss = state["loss"]
 
     def checkpoint() -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loss": loss}
         job.save_checkpoint(step, lambda folder: torch.save(state, folder / "state.pt"))
 
     model.train()

@@ -56,3 +56,15 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, how: signal.Signa
     found, result = weights(killed)
     assert result["resumed_from"] >= 5
     assert all((expected[name] == found[name]).all() for name in expected)
+
+
+def test_killed_before_its_result_ends_with_the_same_result(tmp_path: Path) -> None:
+    folder = job_folder(tmp_path / "a")
+    assert start(folder).wait() == 0
+    _, first = weights(folder)
+    (folder / "result.json").unlink()
+    assert start(folder).wait() == 0
+    _, second = weights(folder)
+    assert second["resumed_from"] == CONFIG["steps"]
+    assert second["metrics"] == first["metrics"]
+    assert second["artifacts"] == first["artifacts"]

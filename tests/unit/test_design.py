@@ -58,6 +58,14 @@ def test_extra_fields_and_true_for_one_are_not_success() -> None:
     assert not verify(target, target.replace('"module":1', '"module":true')).success
 
 
+def test_numbers_beyond_any_float_are_graded() -> None:
+    target = '{"part":"gear","teeth":20,"module":1.5,"bore":6}'
+    for number in ("9" * 400, "-" + "9" * 400, "9" * 5000, "1e999", "NaN", "-Infinity"):
+        for field in ('"teeth":20', '"module":1.5', '"bore":6'):
+            answer = target.replace(field, f"{field.split(':')[0]}:{number}")
+            assert 0 <= reward([answer], [target])[0] < 1
+
+
 def test_geometry_rules() -> None:
     gear = {"part": "gear", "teeth": 20, "module": 2, "bore": 6}
     assert is_valid(gear)
