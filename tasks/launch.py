@@ -116,7 +116,7 @@ def _carry_through(
             raise JobFailed(
                 f"job {job.key} failed: {error}", f"`nightshift jobs logs {job.key}` has its log."
             )
-        renewals += status.state == "continue"
+        renewals += status.state == "continue" or status.seen >= reservation.expires_at
         step = status.progress.step if status.progress else 0
         fruitless = 0 if step > furthest else fruitless + 1
         furthest = max(step, furthest)

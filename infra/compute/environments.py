@@ -12,7 +12,7 @@ import sysconfig
 from pathlib import Path
 
 from infra.compute.uv import ENVIRONMENTS, install_command
-from infra.errors import EnvironmentBuildError, StorageFull
+from infra.errors import EnvironmentBuildError, NightshiftError, StorageFull
 from infra.settings import settings
 
 
@@ -83,4 +83,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(ensure(sys.argv[1]))
+    try:
+        print(ensure(sys.argv[1]))
+    except NightshiftError as error:
+        sys.exit(str(error))
