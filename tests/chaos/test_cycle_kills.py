@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import psutil
 import psycopg
+import pytest
 
 from infra import keeper
 from infra.database.embedded import Postgres
@@ -26,6 +27,7 @@ KINDS = {
 }
 
 
+@pytest.mark.timeout(60 * (KILLS + 10))
 def test_night_survives_kills_of_every_process(user, cycle) -> None:
     chance = random.Random(KILLS)
     log = []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_two_nights_and_everything_around_them(user, cycle) -> None:
     plan = user.json(*cycle, "--plan")
