@@ -9,6 +9,7 @@ checkpoint, and a job that already has its result ends at once.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -111,6 +112,7 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
 
         signal.signal(signal.SIGTERM, stop)
         outcome = program(job)
+        require_finite(outcome.metrics)
         result = JobResult(
             status="succeeded",
             metrics=outcome.metrics,
@@ -129,6 +131,16 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
         result, code = JobResult(status="failed", error=_explain(error)), 1
     write_whole(folder / "result.json", result.model_dump_json(indent=1))
     sys.exit(code)
+
+
+def require_finite(metrics: dict[str, float]) -> None:
+    """Raise InputError for a metric that JSON and PostgreSQL cannot hold."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"the metric {name} is {value}, not a finite number",
+                "Read the job's log: training diverged, or there was nothing to measure.",
+            )
 
 
 def write_whole(path: Path, text: str) -> None:
