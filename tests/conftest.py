@@ -10,6 +10,7 @@ import pytest
 
 from infra import database as db
 from infra import keeper
+from infra.compute import local
 from infra.database.embedded import Postgres
 from infra.settings import settings
 from tests.users import (
@@ -35,6 +36,12 @@ def wait_until_free(lock: Path) -> None:
 def tmp_path() -> Iterator[Path]:
     with reachable_folder() as folder:
         yield folder
+
+
+def pytest_unconfigure() -> None:
+    """Collect the exit codes of what was started to outlive us, so that Popen does not complain."""
+    for process in keeper._keepers + local._watchdogs:
+        process.poll()
 
 
 @pytest.fixture(scope="session")
