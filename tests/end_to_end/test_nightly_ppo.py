@@ -95,7 +95,7 @@ def test_unreachable_database_is_one_clear_error(user, cycle) -> None:
 
 
 def test_ctrl_c_checkpoints_settles_and_the_same_command_goes_on(user, cycle) -> None:
-    cycle[cycle.index("--ppo-iterations") + 1] = "40"
+    cycle[cycle.index("--iterations") + 1] = "40"
     process = user.start(*cycle)
     training = user.home / "jobs"
     deadline = time.monotonic() + 120
