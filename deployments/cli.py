@@ -286,6 +286,9 @@ def _clear_errors() -> Iterator[None]:
         if error.remedy:
             click.echo(f"  → {error.remedy}", err=True)
         _exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted; the same command goes on where this one ended.", err=True)
+        _exit(INTERRUPTED)
     except Exception as error:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if not kinds & {"OperationalError", "PoolTimeout", "InterfaceError", "TransportError"}:
@@ -293,9 +296,6 @@ def _clear_errors() -> Iterator[None]:
         click.secho(f"✗ a service stopped answering: {error}", fg="red", err=True)
         click.echo("  → Run the same command again: it goes on where this one ended.", err=True)
         _exit(UNAVAILABLE)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; the same command goes on where this one ended.", err=True)
-        _exit(INTERRUPTED)
 
 
 def _exit(code: int) -> None:
