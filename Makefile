@@ -42,11 +42,12 @@ check: .venv/dev
 	@$(PYTHON) infra/compute/uv.py .venv/bin/python $(ENVIRONMENTS)/dev.txt
 	@touch $@
 
-# torch is pinned without its local version, so that a CUDA machine gets its own build.
+# torch is pinned without its local version, so that a CUDA machine gets its own build; it is looked
+# up anew each time, since the pin would choose that build here.
 lock: .venv/control
-	@cd $(ENVIRONMENTS) && for name in control dev train train-test; do \
+	@cd $(ENVIRONMENTS) && for name in control dev node train train-test; do \
 	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; esac); \
-	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links --upgrade-package torch \
 	    --custom-compile-command "make lock  (uv pip compile)" \
 	    $$($(PYTHON) ../compute/uv.py) $$constraint $$name.in -o $$name.txt && \
 	  sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $$name.txt; \

@@ -164,6 +164,35 @@ def up() -> None:
     start.keep_up()
 
 
+@cli.command()
+@click.option("--accelerators", help="GPUs as NAME:COUNT, e.g. H100:8 [default: none].")
+@click.option("--cpus", default=1, show_default=True, help="CPU cores at least.")
+@click.option("--memory", default=2.0, show_default=True, help="GB of memory at least.")
+@click.option("--spot", is_flag=True, help="Machines that the provider may take away.")
+@click.option("--hours", default=1.0, show_default=True, help="For how long.")
+@click.option(
+    "--target",
+    type=click.Choice(["local", "sky", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Where to ask: this machine, SkyPilot, or both.",
+)
+@as_json
+def quote(
+    accelerators: str | None,
+    cpus: int,
+    memory: float,
+    spot: bool,
+    hours: float,
+    target: Any,
+    as_json: bool,
+) -> None:
+    """What such a machine costs, where, and whether it fits today's budget."""
+    from deployments import tables
+
+    tables.show_quotes(accelerators, cpus, memory, spot, hours, target, as_json)
+
+
 @cli.group()
 def budget() -> None:
     """What may be spent, what is, and who reserved it."""
@@ -172,7 +201,7 @@ def budget() -> None:
 @budget.command("show")
 @as_json
 def budget_show(as_json: bool) -> None:
-    """Limit, charged, reserved and remaining dollars of every budget, and when it resets."""
+    """Limit, charged, reserved and remaining dollars of every budget, by flow and by provider."""
     from deployments import tables
 
     tables.show_budgets(as_json)

@@ -14,7 +14,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from deployments.cli import flow_function, flow_module
-from infra import database, prefect_server
+from infra import database, interruption, prefect_server
 from infra.settings import settings
 
 errors = Console(stderr=True)
@@ -26,7 +26,7 @@ def run(name: str, parameters: BaseModel, as_json: bool) -> None:
 
     SIGTERM ends it like Ctrl-C: the job checkpoints, its cost is settled.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption.install()
     _prepare_logging()
     database.pool()
     prefect_server.ensure()

@@ -2,20 +2,24 @@
 
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from infra import database, jobs, ledger, registry
 from infra.errors import InputError
-from tasks.launch import halt, launchers, reservations
+from jobs.contract import Resources
+from tasks.launch import halt, launchers, offers, price, reservations
+from tasks.purse import Target
 
 console = Console(highlight=False)
 
+SPENDING_DAYS = 7
 BAR = 12
 """Characters of a budget's bar."""
 
@@ -52,6 +56,84 @@ def show_budgets(as_json: bool) -> None:
         for holder in budget.holders:
             table.add_row("", f"[dim]{holder.key}[/dim]", "", "", f"[dim]{holder.amount:.4f}[/dim]")
     console.print(table)
+
+    _show_spending()
+
+
+def _show_spending() -> None:
+    """What the last days cost, by flow and by provider."""
+    pool = database.pool()
+    days = ledger.history(pool, SPENDING_DAYS)
+    spent = [(f"{one.day:%d %b}", one.flow or "no flow", one.charged) for one in days]
+    if not spent:
+        return
+    table = _table(f"Charged in the last {SPENDING_DAYS} days", "day", "flow", ">dollars")
+    for day, flow, charged in spent:
+        table.add_row(day, flow, f"{charged:.4f}")
+    for provider, charged in jobs.charged_by_provider(pool, SPENDING_DAYS):
+        table.add_row("", f"[dim]of all on {provider}[/dim]", f"[dim]{charged:.4f}[/dim]")
+    console.print(table)
+
+
+def show_quotes(
+    accelerators: str | None,
+    cpus: int,
+    memory: float,
+    spot: bool,
+    hours: float,
+    target: Target,
+    as_json: bool,
+) -> None:
+    """Every offer for some resources, the cheapest first."""
+    if not 0 < hours <= 24 * 365:
+        raise InputError(f"--hours: {hours:g} hours", "Give more than 0, e.g. 2.5.")
+    try:
+        resources = Resources(
+            cpus=cpus, memory_gb=memory, accelerators=_accelerators(accelerators), use_spot=spot
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    budgets = ledger.budgets(database.pool())
+    left = min(one.remaining for one in budgets if one.scope == "project")
+    rows = []
+    for quote in offers(resources, target):
+        due = price(quote, hours)
+        rows.append(quote.model_dump(mode="json") | {"usd": str(due), "fits": due <= left})
+    if as_json:
+        _json(rows)
+        return
+    title = f"For {hours:g} h; {left:.2f} dollars are left of the project's budget"
+    table = _table(
+        title, "where", "machine", "spot", ">$ an hour", ">$ at most", "fits", "price of"
+    )
+    for row in rows:
+        read = row["priced_at"]
+        table.add_row(
+            row["region"],
+            row["instance_type"],
+            "spot" if row["spot"] else "",
+            f"{Decimal(row['hourly_usd']):.4f}",
+            f"{Decimal(row['usd']):.4f}",
+            "[green]yes[/green]" if row["fits"] else "[red]no[/red]",
+            f"{row['source']}, {_age(read)} old" if read else row["source"],
+        )
+    console.print(table)
+
+
+def _accelerators(given: str | None) -> dict[str, int]:
+    """'H100:8' → {'H100': 8}."""
+    if not given:
+        return {}
+    name, _, count = given.partition(":")
+    if not name or not (count or "1").isdecimal():
+        raise InputError(f"--accelerators: {given!r}", "Give NAME:COUNT, e.g. H100:8.")
+    return {name: int(count or 1)}
+
+
+def _age(read: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(read)).total_seconds()
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(0, seconds) / 60:.0f} min"
 
 
 def set_budget(scope: str, window: str, limit: str, timezone: str | None) -> None:

@@ -15,6 +15,7 @@ NightshiftError
 │   └── IntegrityError      an artefact is torn, truncated, altered or already there
 ├── EnvironmentBuildError   a job environment cannot be made
 ├── LaunchError             no launcher can run the job
+│   └── NoCapacity          a provider has no room: another offer may have
 ├── JobError
 │   ├── JobFailed           the job's own error and its last log lines
 │   └── JobStopped          stopped by a person, or its money ended
@@ -94,6 +95,10 @@ class EnvironmentBuildError(NightshiftError):
 
 class LaunchError(NightshiftError):
     exit_code = 6
+
+
+class NoCapacity(LaunchError):
+    pass
 
 
 class JobError(NightshiftError):

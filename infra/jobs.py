@@ -7,6 +7,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
+from infra.compute.launcher import Quote
 from infra.database import Pool
 from infra.errors import InputError, LaunchError
 from infra.runs import Run
@@ -26,6 +27,7 @@ class JobRecord(BaseModel):
     launcher: str
     spec: JobSpec
     hourly_usd: Decimal
+    quote: Quote
     handle: dict[str, Any] | None
     state: str
     result: JobResult | None
@@ -35,7 +37,7 @@ class JobRecord(BaseModel):
 
 
 def record_launch(
-    pool: Pool, run: Run, spec: JobSpec, launcher: str, hourly_usd: Decimal, flow_run: str | None
+    pool: Pool, run: Run, spec: JobSpec, quote: Quote, flow_run: str | None
 ) -> JobRecord:
     """Store a job before it is launched; the row that is there already stays, and is returned.
 
@@ -43,9 +45,17 @@ def record_launch(
     """
     with pool.connection() as connection:
         connection.execute(
-            "INSERT INTO jobs (key, run_id, launcher, spec, hourly_usd, flow_run)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING",
-            [spec.key, run.id, launcher, Jsonb(spec.model_dump()), hourly_usd, flow_run],
+            "INSERT INTO jobs (key, run_id, launcher, spec, hourly_usd, quote, flow_run)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING",
+            [
+                spec.key,
+                run.id,
+                quote.launcher,
+                Jsonb(spec.model_dump()),
+                quote.hourly_usd,
+                Jsonb(quote.model_dump(mode="json")),
+                flow_run,
+            ],
         )
     known = find(pool, spec.key)
     assert known is not None
@@ -54,6 +64,18 @@ def record_launch(
             f"the job {spec.key} was begun with other parameters",
             "Start the run with the parameters that it was begun with.",
         )
+    return known
+
+
+def record_quote(pool: Pool, key: str, quote: Quote) -> JobRecord:
+    """Store at which price a job's next attempt is reserved; only while nothing is reserved."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET hourly_usd = %s, quote = %s WHERE key = %s",
+            [quote.hourly_usd, Jsonb(quote.model_dump(mode="json")), key],
+        )
+    known = find(pool, key)
+    assert known is not None
     return known
 
 
@@ -136,3 +158,20 @@ def unended(pool: Pool) -> list[JobRecord]:
             "SELECT * FROM jobs WHERE state IN ('launching', 'running') ORDER BY created_at"
         ).fetchall()
     return [JobRecord.model_validate(row) for row in rows]
+
+
+def charged_by_provider(pool: Pool, days: int) -> list[tuple[str, Decimal]]:
+    """Dollars charged in the last `days` days on each cloud, the dearest first.
+
+    'local' is this machine.
+    """
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT CASE j.launcher WHEN 'sky' THEN split_part(j.quote->>'region', '/', 1)"
+            " ELSE j.launcher END AS provider, sum(r.spent) AS usd"
+            " FROM reservations r JOIN jobs j ON starts_with(r.key, j.key || '#')"
+            " WHERE r.spent > 0 AND r.created_at > now() - make_interval(days => %s)"
+            " GROUP BY provider ORDER BY usd DESC",
+            [days],
+        ).fetchall()
+    return [(row["provider"], row["usd"]) for row in rows]

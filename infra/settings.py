@@ -5,10 +5,12 @@
 
 from decimal import Decimal
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.errors import SettingsError
 
@@ -78,6 +80,58 @@ class Settings(BaseSettings):
         default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",
     )
+
+    max_usd_per_hour: Decimal = Field(
+        default=Decimal(100),
+        gt=0,
+        max_digits=12,
+        decimal_places=4,
+        description="No machine that costs more is rented, whatever the budget, dollars an hour.",
+    )
+    sky_allowed: Annotated[list[str], NoDecode] = Field(
+        default=["*"],
+        description="Where SkyPilot may rent, as patterns of cloud/region/zone divided by commas, "
+        "e.g. `aws/eu-*,slurm/*`.",
+    )
+    sky_price_max_age_hours: float = Field(
+        default=24, gt=0, description="Prices of a cloud's catalogue that are older deny, h."
+    )
+    sky_poll_seconds: float = Field(
+        default=10, gt=0, description="How often SkyPilot is asked for a job's machine, s."
+    )
+    sky_sync_seconds: float = Field(
+        default=5, gt=0, description="How often a node stores its log, progress and state, s."
+    )
+    sky_checkpoint_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="How often a node stores the newest checkpoint: a lost machine loses at most "
+        "this much work, s.",
+    )
+    network_check: str | None = Field(
+        default=None,
+        description="A command that must succeed before a machine is rented, e.g. one that looks "
+        "whether the VPN is up.",
+    )
+    allowed_networks: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Networks (CIDR, divided by commas) in which a rented machine must have its "
+        "addresses; unset: any.",
+    )
+
+    @field_validator("sky_allowed", "allowed_networks", mode="before")
+    @classmethod
+    def _divided_by_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _known_networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ip_network(network)
+        return value
 
     @field_validator("home", "serving_folder")
     @classmethod

@@ -7,18 +7,19 @@ again, so a second call re-attaches and never launches twice.
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from itertools import count
 
 import psycopg
 
-from infra import jobs, ledger
+from infra import database, interruption, jobs, ledger
 from infra.compute.launcher import Handle, JobStatus, Launcher, Quote
 from infra.compute.local import LocalLauncher
+from infra.compute.sky import SkyLauncher
 from infra.database import Pool
-from infra.errors import InputError, JobFailed, JobStopped, LaunchError
+from infra.errors import JobFailed, JobStopped, LaunchError, NoCapacity
 from infra.ledger import Reservation
 from infra.settings import settings
 from jobs.contract import JobResult, JobSpec, Progress, Resources
@@ -27,7 +28,6 @@ from tasks.purse import Purse, Target
 log = logging.getLogger("nightshift")
 
 PLACES = Decimal("0.0001")
-ENDING_HOURS = Decimal(5) / 3600
 RENEWALS = 3
 """How often a job that ran into its deadline may reserve its hours again."""
 FRUITLESS_ATTEMPTS = 5
@@ -38,37 +38,42 @@ Watcher = Callable[[Progress], None]
 
 def launchers(target: Target) -> dict[str, Launcher]:
     """The launchers that `--target` allows, by name."""
-    if target == "sky":
-        raise InputError(
-            "--target sky: launching through SkyPilot is not there yet",
-            "Use --target local or --target auto.",
+    found: dict[str, Launcher] = {}
+    if target != "sky":
+        found["local"] = LocalLauncher(settings().home)
+    if target != "local":
+        found["sky"] = SkyLauncher(database.pool())
+    return found
+
+
+def offers(resources: Resources, target: Target) -> list[Quote]:
+    """Every offer for these resources, the cheapest first. Raises LaunchError: why none is."""
+    quotes: list[Quote] = []
+    refusals: list[LaunchError] = []
+    for name, launcher in launchers(target).items():
+        try:
+            quotes += launcher.quotes(resources)
+        except LaunchError as refusal:
+            refusals.append(LaunchError(f"{name}: {refusal.message}", refusal.remedy))
+    if not quotes:
+        raise LaunchError(
+            "no launcher can run this job: " + "; ".join(one.message for one in refusals),
+            " ".join(one.remedy for one in refusals),
         )
-    return {"local": LocalLauncher(settings().home)}
+    return sorted(quotes, key=lambda quote: quote.hourly_usd)
 
 
 def cheapest(resources: Resources, target: Target) -> Quote:
     """The best offer for these resources. Raises LaunchError with every refusal."""
-    quotes: list[Quote] = []
-    refusals: list[str] = []
-    for name, launcher in launchers(target).items():
-        try:
-            quotes.append(launcher.quote(resources))
-        except LaunchError as refusal:
-            refusals.append(f"{name}: {refusal.message}")
-    if not quotes:
-        raise LaunchError(
-            "no launcher can run this job: " + "; ".join(refusals),
-            "Ask for fewer resources, or allow another place with --target.",
-        )
-    return min(quotes, key=lambda quote: quote.hourly_usd)
+    return offers(resources, target)[0]
 
 
-def price(hourly_usd: Decimal, hours: float) -> Decimal:
+def price(quote: Quote, hours: float) -> Decimal:
     """What `hours` cost at most, rounded up to the ledger's four places, and never nothing.
 
-    With a few seconds more, since ending a job at its deadline takes a moment.
+    With the time that it takes to make the machine ready and to end it.
     """
-    due = hourly_usd * (Decimal(str(hours)) + ENDING_HOURS)
+    due = quote.hourly_usd * (Decimal(str(hours)) + quote.overhead_hours)
     return max(PLACES, due.quantize(PLACES, ROUND_UP))
 
 
@@ -81,9 +86,7 @@ def run_job(spec: JobSpec, purse: Purse, watch: Watcher = lambda _: None) -> Job
     job = jobs.find(purse.pool, spec.key)
     if job is None:
         quote = cheapest(spec.resources, purse.target)
-        job = jobs.record_launch(
-            purse.pool, purse.run, spec, quote.launcher, quote.hourly_usd, purse.flow_run
-        )
+        job = jobs.record_launch(purse.pool, purse.run, spec, quote, purse.flow_run)
     if job.state == "succeeded" and job.result is not None:
         return job.result
     if job.state in jobs.ENDED:
@@ -97,17 +100,24 @@ def _carry_through(
 ) -> JobResult:
     """Attempt the job until it has succeeded, failed, or must not go on."""
     renewals, fruitless, furthest = 0, 0, -1
+    full: set[str] = set()
     while True:
-        reservation = _reservation(job, launcher, purse)
-        status = _attend(job, launcher, reservation, purse.pool, watch)
-        if status.state != "lost":
-            ledger.settle(purse.pool, reservation.id)
+        job, reservation = _reservation(job, launcher, purse, full)
+        try:
+            status = _attend(job, launcher, reservation, purse.pool, watch)
+        except NoCapacity as refusal:
+            log.warning("%s; trying the next offer", refusal.message)
+            full.add(job.quote.region)
+            continue
+        except LaunchError as refusal:
+            jobs.record_end(purse.pool, job.key, "failed", error=refusal.message)
+            raise
+        ledger.settle(purse.pool, reservation.id)
         if status.state == "succeeded" and status.result is not None:
             jobs.record_end(purse.pool, job.key, "succeeded", status.result)
             return status.result
         stopped = jobs.find(purse.pool, job.key)
         if stopped is not None and stopped.state == "stopped":
-            ledger.settle(purse.pool, reservation.id)
             raise JobStopped(f"job {job.key} was stopped: {stopped.error}", "Start a new run.")
         if status.state == "failed":
             error = status.result.error if status.result else None
@@ -121,7 +131,6 @@ def _carry_through(
         fruitless = 0 if step > furthest else fruitless + 1
         furthest = max(step, furthest)
         if fruitless == FRUITLESS_ATTEMPTS or renewals > RENEWALS:
-            ledger.settle(purse.pool, reservation.id)
             error = (
                 f"its {job.spec.max_hours:g} hours passed {renewals} times"
                 if renewals > RENEWALS
@@ -140,8 +149,9 @@ def _attend(
 ) -> JobStatus:
     """Launch or re-attach, charge while it runs, and see it end. An exception ends it too."""
     try:
-        handle = launcher.launch(job.spec, reservation)
+        handle = launcher.launch(job.spec, reservation, job.quote)
     except LaunchError:
+        settle_past(pool, job, launcher)
         ledger.settle(pool, reservation.id)
         raise
     try:
@@ -149,6 +159,7 @@ def _attend(
         seen: Progress | None = None
         charged = 0
         while True:
+            interruption.check()
             status = launcher.poll(handle)
             if status.progress is not None and status.progress != seen:
                 seen = status.progress
@@ -157,7 +168,9 @@ def _attend(
                 break
             with contextlib.suppress(psycopg.OperationalError):  # the next look charges it
                 charged = accrue(pool, reservation, job.hourly_usd, handle, status, charged)
-            time.sleep(settings().poll_seconds)
+            time.sleep(launcher.poll_seconds)
+        launcher.stop(handle)  # what has ended may have its machine still
+        status = launcher.poll(handle)
         accrue(pool, reservation, job.hourly_usd, handle, status)
     except BaseException:
         halt(pool, job, launcher, handle, reservation)
@@ -230,31 +243,52 @@ def reservations(pool: Pool, job_key: str) -> list[Reservation]:
 
 
 def settle_past(pool: Pool, job: jobs.JobRecord, launcher: Launcher) -> JobStatus | None:
-    """Charge what attempts that nobody watched have cost; the last one's status, if any."""
+    """Charge what attempts that nobody watched have cost; the last one's status, if any.
+
+    What has ended is stopped first: it may have its machine still.
+    """
     status = None
     live = {r.id: r for r in reservations(pool, job.key) if not r.closed}
-    for handle in launcher.attempts(job.key):
+    known = launcher.attempts(job.key)
+    for handle in known:
         status = launcher.poll(handle)
+        if handle == known[-1] and status.state != "running":
+            launcher.stop(handle)
+            status = launcher.poll(handle)
         if handle.reservation in live:
             accrue(pool, live[handle.reservation], job.hourly_usd, handle, status)
     return status
 
 
-def _reservation(job: jobs.JobRecord, launcher: Launcher, purse: Purse) -> Reservation:
-    """The job's live reservation, or a new one."""
+def _reservation(
+    job: jobs.JobRecord, launcher: Launcher, purse: Purse, full: Collection[str] = ()
+) -> tuple[jobs.JobRecord, Reservation]:
+    """The job's live reservation, or a new one at today's price: a recovery pays like a start.
+
+    Regions that are `full` are not asked again. Raises LaunchError when no other is left.
+    """
     known = reservations(purse.pool, job.key)
     if known and not known[-1].closed:
         settle_past(purse.pool, job, launcher)
         if known[-1].expires_at > datetime.now(UTC):
-            return known[-1]
+            return job, known[-1]
         ledger.settle(purse.pool, known[-1].id)
-    return ledger.reserve(
+    if known:
+        quotes = [q for q in launcher.quotes(job.spec.resources) if q.region not in full]
+        if not quotes:
+            raise LaunchError(
+                f"no place has room for the job {job.key}: asked were {', '.join(sorted(full))}",
+                "Raise a quota there, ask for other resources, or try later.",
+            )
+        job = jobs.record_quote(purse.pool, job.key, quotes[0])
+    reservation = ledger.reserve(
         purse.pool,
         f"{job.key}#{len(known) + 1}",
         purse.scopes,
-        price(job.hourly_usd, job.spec.max_hours),
+        price(job.quote, job.spec.max_hours),
         datetime.now(UTC) + timedelta(hours=job.spec.max_hours),
     )
+    return job, reservation
 
 
 def _last_lines(job: jobs.JobRecord, launcher: Launcher, lines: int = 15) -> str:

@@ -30,9 +30,9 @@ def step(
     return Step(
         step=name,
         environment=environment,
-        launcher=quote.launcher,
+        launcher=quote.launcher if quote.launcher == "local" else quote.region,
         resources=gpus or f"{resources.cpus} CPU, {resources.memory_gb:g} GB",
         max_hours=max_hours,
         hourly_usd=quote.hourly_usd,
-        usd_at_most=price(quote.hourly_usd, max_hours),
+        usd_at_most=price(quote, max_hours),
     )

@@ -1,17 +1,16 @@
 """Gather what the report of a night says, write it, and show it in the Prefect UI."""
 
-import base64
 from decimal import Decimal
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from infra import jobs, runs
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
 from jobs.contract import JobResult, Progress
+from tasks.artifacts import show
 from tasks.gate import paired_interval
 from tasks.launch import launchers, reservations
 from tasks.ppo import read_evaluation
@@ -75,7 +74,7 @@ def publish_report(
     draw(report, curve(work), Path(files["plot"]))
     text = markdown(report)
     Path(files["markdown"]).write_text(text)
-    _show(text, Path(files["plot"]))
+    show("nightly-report", text, {"learning-curve": Path(files["plot"])})
     runs.end(work.pool, work.run, "finished", report.model_dump(mode="json"))
     return report
 
@@ -125,13 +124,3 @@ def _examples(rows: list[dict]) -> list[tuple[str, str, str]]:
         for row in better[:EXAMPLES]
         if row["candidate"]["reward"] > row["champion"]["reward"]
     ]
-
-
-def _show(text: str, plot: Path) -> None:
-    create_markdown_artifact(key="nightly-report", markdown=text, description="The night's report")
-    image = base64.b64encode(plot.read_bytes()).decode()
-    create_image_artifact(
-        image_url=f"data:image/png;base64,{image}",
-        key="learning-curve",
-        description="Learning curve, and held-out reward before and after",
-    )

@@ -1,20 +1,24 @@
 """Put right what a killed process left: no process without money, no money without a process.
 
-Compares the jobs table, the ledger and what really runs. Runs of live processes are left alone:
-each holds the lock of its run.
+Compares the jobs table, the ledger and what really runs. Runs of live processes are left alone,
+as long as their money lasts: each holds the lock of its run.
 """
 
 import contextlib
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from infra import database, jobs, ledger
-from infra.compute.launcher import Handle
+from infra.compute.launcher import Handle, Launcher
 from infra.database import Pool
-from infra.errors import AlreadyRunning
+from infra.errors import AlreadyRunning, LaunchError
 from tasks.launch import launchers, settle_past
 
 log = logging.getLogger("nightshift")
+
+OVERDUE = timedelta(seconds=60)
+"""How long after its reservation a job may still be seen, since ending it takes a moment."""
 
 
 def run_lock(run_id: str) -> contextlib.AbstractContextManager[None]:
@@ -22,17 +26,31 @@ def run_lock(run_id: str) -> contextlib.AbstractContextManager[None]:
     return database.exclusive(f"run {run_id}")
 
 
-def reconcile(pool: Pool, own_run: str) -> list[str]:
-    """What was done, a line each. `own_run` is the caller's, whose lock it holds."""
+def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:
+    """What was done, or with `dry_run` would be, a line each; the last may say what cannot be told.
+
+    `own_run` is the caller's, whose lock it holds.
+    """
     done: list[str] = []
+    present: list[tuple[Launcher, Handle]] = []
+    unknown: list[str] = []
+    for name, launcher in launchers("auto").items():
+        try:
+            present += [(launcher, handle) for handle in launcher.running()]
+        except LaunchError as error:  # its jobs are left as they are until it answers
+            unknown.append(name)
+            done.append(f"what {name} runs cannot be told: {error.message}")
     for job in jobs.unended(pool):
+        if job.launcher in unknown:
+            continue
         with _dead(job.run_id, own_run) as dead:
             if dead:
-                done += _end_unwatched(pool, job)
-    done += _release_forgotten(pool, own_run)
-    done += _stop_unpaid(pool)
+                done += _end_unwatched(pool, job, dry_run)
+    if not unknown:
+        done += _release_forgotten(pool, own_run, {one.key for _, one in present}, dry_run)
+    done += _stop_unpaid(pool, present, dry_run)
     for line in done:
-        log.info("reconciled: %s", line)
+        log.info("%s: %s", "would be reconciled" if dry_run else "reconciled", line)
     return done
 
 
@@ -49,12 +67,17 @@ def _dead(run_id: str, own_run: str) -> Iterator[bool]:
         yield False
 
 
-def _end_unwatched(pool: Pool, job: jobs.JobRecord) -> list[str]:
+def _end_unwatched(pool: Pool, job: jobs.JobRecord, dry_run: bool) -> list[str]:
     """Charge and settle an attempt that ended while nobody watched; a running one goes on."""
-    status = settle_past(pool, job, launchers("auto")[job.launcher])
+    launcher = launchers("auto")[job.launcher]
+    live = [r for r in ledger.open_reservations(pool) if r.key.startswith(f"{job.key}#")]
+    if dry_run:
+        known = launcher.attempts(job.key)
+        over = not known or launcher.poll(known[-1]).state != "running"
+        return [f"{job.key} is no longer running; its cost is to be settled"] * bool(live and over)
+    status = settle_past(pool, job, launcher)
     if status is not None and status.state == "running":
         return []
-    live = [r for r in ledger.open_reservations(pool) if r.key.startswith(f"{job.key}#")]
     for reservation in live:
         ledger.settle(pool, reservation.id)
     if status is not None and status.state in ("succeeded", "failed"):
@@ -64,32 +87,35 @@ def _end_unwatched(pool: Pool, job: jobs.JobRecord) -> list[str]:
     return [f"{job.key} is no longer running; its reservation is freed"] if live else []
 
 
-def _release_forgotten(pool: Pool, own_run: str) -> list[str]:
+def _release_forgotten(pool: Pool, own_run: str, running: set[str], dry_run: bool) -> list[str]:
     """Free reservations whose run nobody works at and whose job is not running."""
-    running = {
-        handle.key for launcher in launchers("auto").values() for handle in launcher.running()
-    }
     freed = []
     for reservation in ledger.open_reservations(pool):
         job_key = reservation.key.rpartition("#")[0]
         run_id = job_key.partition("/")[0]
         with _dead(run_id, own_run) as dead:
             if dead and job_key not in running:
-                ledger.settle(pool, reservation.id)
+                if not dry_run:
+                    ledger.settle(pool, reservation.id)
                 freed.append(f"{reservation.key}: reserved, never launched; freed")
     return freed
 
 
-def _stop_unpaid(pool: Pool) -> list[str]:
-    """End what runs under our label without a live reservation."""
+def _stop_unpaid(pool: Pool, present: list[tuple[Launcher, Handle]], dry_run: bool) -> list[str]:
+    """End what runs under our label without a live reservation, or past its end."""
     stopped = []
-    for launcher in launchers("auto").values():
-        for handle in launcher.running():
-            if not _is_paid(pool, handle):
-                launcher.stop(handle)
-                stopped.append(f"{handle.key} ran without a reservation; stopped")
+    live = {r.id: r for r in ledger.open_reservations(pool)}
+    for launcher, handle in present:
+        reservation = live.get(handle.reservation)
+        if reservation and reservation.expires_at + OVERDUE > datetime.now(UTC):
+            continue
+        why = "is past its reservation" if reservation else "ran without a reservation"
+        stopped.append(f"{handle.key} {why}; stopped")
+        if dry_run:
+            continue
+        launcher.stop(handle)
+        job = jobs.find(pool, handle.key)
+        if reservation and job:
+            settle_past(pool, job, launcher)
+            ledger.settle(pool, reservation.id)
     return stopped
-
-
-def _is_paid(pool: Pool, handle: Handle) -> bool:
-    return any(r.id == handle.reservation for r in ledger.open_reservations(pool))

@@ -1,11 +1,12 @@
-"""What every launcher does, here or on a cloud: quote, launch, poll, logs, stop, running."""
+"""What every launcher does, here or on a cloud: quotes, launch, poll, logs, stop, running."""
 
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.contract import JobResult, JobSpec, Progress, Resources
 
@@ -13,7 +14,11 @@ State = Literal["running", "succeeded", "failed", "continue", "lost"]
 
 
 class Quote(BaseModel):
-    """A price in dollars an hour for some resources; `source` says where it comes from."""
+    """A price in dollars an hour for some resources; `source` says where it comes from.
+
+    `overhead_hours` are paid beside the job's own: making the machine ready and taking it down.
+    `priced_at` is when the provider's price list was read, None for a price of one's own.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,9 +26,12 @@ class Quote(BaseModel):
     hourly_usd: Decimal
     accelerators: dict[str, int]
     region: str
-    spot: bool
-    valid_until: datetime | None
     source: str
+    spot: bool = False
+    instance_type: str = ""
+    overhead_hours: Decimal = Decimal(5) / 3600
+    priced_at: datetime | None = None
+    valid_until: datetime | None = None
 
 
 class Handle(BaseModel):
@@ -41,7 +49,8 @@ class Handle(BaseModel):
 class JobStatus(BaseModel):
     """How an attempt is. It had the machine from `started` until `seen`, the last proof of life.
 
-    'continue': it checkpointed and can go on; 'lost': it was killed without a result.
+    'continue': it checkpointed and can go on; 'lost': it was killed without a result. What has
+    ended may still have its machine: `stop` takes that, and fixes `seen`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,16 +76,21 @@ class Reserved(Protocol):
 class Launcher(Protocol):
     """A place where jobs run."""
 
-    def quote(self, resources: Resources) -> Quote:
-        """The price. Raises LaunchError saying why these resources cannot be had here."""
+    @property
+    def poll_seconds(self) -> float:
+        """How often it is worth to look at a job, s."""
         ...
 
-    def launch(self, spec: JobSpec, reservation: Reserved) -> Handle:
-        """Start the job, or re-attach to it where it runs already: never a second process."""
+    def quotes(self, resources: Resources) -> list[Quote]:
+        """Every offer, the cheapest first. Raises LaunchError where there is none, and why."""
+        ...
+
+    def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote) -> Handle:
+        """Start the job as quoted, or re-attach to it where it runs: never a second process."""
         ...
 
     def attempts(self, key: str) -> list[Handle]:
-        """Every attempt of a job that the provider knows of, oldest first."""
+        """Every attempt of a job that was begun, oldest first."""
         ...
 
     def poll(self, handle: Handle) -> JobStatus:
@@ -92,9 +106,25 @@ class Launcher(Protocol):
         ...
 
     def stop(self, handle: Handle) -> None:
-        """Let the job checkpoint, end it, and return when it is really gone."""
+        """Let the job checkpoint, end it, and return when it and its machine are really gone."""
         ...
 
     def running(self) -> list[Handle]:
         """What really runs here with Nightshift's label, whatever any table says."""
         ...
+
+
+def parse_progress(data: bytes) -> list[Progress]:
+    """The whole lines of a `progress.jsonl`; one that is being written waits for the next look."""
+    found = []
+    for line in data.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            with contextlib.suppress(ValidationError):
+                found.append(Progress.model_validate_json(line))
+    return found
+
+
+def last_of_each_step(reports: list[Progress]) -> list[Progress]:
+    """What a learning curve is drawn from: a repeated step counts as it was done last."""
+    steps = {progress.step: progress for progress in reports}
+    return [steps[step] for step in sorted(steps)]

@@ -25,7 +25,15 @@ import psutil
 from pydantic import ValidationError
 
 from infra.compute import environments
-from infra.compute.launcher import Handle, JobStatus, Quote, Reserved, State
+from infra.compute.launcher import (
+    Handle,
+    JobStatus,
+    Quote,
+    Reserved,
+    State,
+    last_of_each_step,
+    parse_progress,
+)
 from infra.compute.watchdog import GPU_SHORTAGE, LABEL, kill_all, labelled, write_whole
 from infra.errors import LaunchError
 from infra.objects.local import disk_errors
@@ -36,21 +44,35 @@ START_SECONDS = 60
 PASSED_ON = re.compile(
     r"PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|(HTTPS?|NO)_PROXY|(https?|no)_proxy|SSL_CERT_.*"
     r"|REQUESTS_CA_BUNDLE|OMP_NUM_THREADS|HF_.*|TRANSFORMERS_.*|AWS_.*"
-    r"|NIGHTSHIFT_S3_ENDPOINT_URL|LD_LIBRARY_PATH|CUDA_(HOME|PATH)"
+    r"|NIGHTSHIFT_S3_ENDPOINT_URL|LD_LIBRARY_PATH|CUDA_(HOME|PATH|VISIBLE_DEVICES)"
 )
 """What a job's environment gets of ours: never the database's URL."""
 
 
 class LocalLauncher:
-    """Runs jobs on this machine. `python` and `package` are for programs of another place."""
+    """Runs jobs on this machine. `python` and `package` are for programs of another place.
 
-    def __init__(self, home: Path, python: Path | None = None, package: str = "jobs") -> None:
+    `whole_machine`: it was rented for this one job, which has all its GPUs and ends with us.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        python: Path | None = None,
+        package: str = "jobs",
+        whole_machine: bool = False,
+    ) -> None:
         self.home = home
         self.jobs = home / "jobs"
         self.python = python
         self.package = package
+        self.whole_machine = whole_machine
 
-    def quote(self, resources: Resources) -> Quote:
+    @property
+    def poll_seconds(self) -> float:
+        return settings().poll_seconds
+
+    def quotes(self, resources: Resources) -> list[Quote]:
         gpus = sum(resources.accelerators.values())
         models = gpu_models()
         for name in resources.accelerators:
@@ -73,18 +95,17 @@ class LocalLauncher:
         if resources.use_spot:
             raise LaunchError("this machine has no spot price", "Ask for no spot machine.")
         config = settings()
-        return Quote(
+        quote = Quote(
             launcher="local",
             hourly_usd=config.local_usd_per_hour + gpus * config.local_gpu_usd_per_hour,
             accelerators=resources.accelerators,
             region="this machine",
-            spot=False,
-            valid_until=None,
             source="NIGHTSHIFT_LOCAL_USD_PER_HOUR",
         )
+        return [quote]
 
-    def launch(self, spec: JobSpec, reservation: Reserved) -> Handle:
-        folder = self._folder(spec.key)
+    def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote | None = None) -> Handle:  # noqa: ARG002 - the price is no choice here
+        folder = self.folder(spec.key)
         python = self.python or environments.ensure(spec.environment)
         with disk_errors():
             (folder / "attempts").mkdir(parents=True, exist_ok=True)
@@ -105,7 +126,7 @@ class LocalLauncher:
                 raise
 
     def attempts(self, key: str) -> list[Handle]:
-        folder = self._folder(key)
+        folder = self.folder(key)
         numbers = sorted(
             int(path.name.split(".")[0]) for path in folder.glob("attempts/*.alive.json")
         )
@@ -121,7 +142,7 @@ class LocalLauncher:
         status: dict = {
             "started": datetime.fromtimestamp(begun["started"], UTC),
             "seen": datetime.fromtimestamp(max(alive.stat().st_mtime, begun["started"]), UTC),
-            "progress": _last_progress(folder / "progress.jsonl"),
+            "progress": next(iter(_progress(folder / "progress.jsonl")[-1:]), None),
         }
         if running:
             return JobStatus(state="running", **status)
@@ -157,10 +178,7 @@ class LocalLauncher:
                 yield unfinished
 
     def progress(self, key: str) -> list[Progress]:
-        steps: dict[int, Progress] = {}
-        for progress in _progress(self._folder(key) / "progress.jsonl", whole=True):
-            steps[progress.step] = progress
-        return [steps[step] for step in sorted(steps)]
+        return last_of_each_step(_progress(self.folder(key) / "progress.jsonl", whole=True))
 
     def stop(self, handle: Handle) -> None:
         folder = Path(handle.place)
@@ -180,7 +198,8 @@ class LocalLauncher:
             found += self.attempts(key)[-1:]
         return found
 
-    def _folder(self, key: str) -> Path:
+    def folder(self, key: str) -> Path:
+        """Where a job of that key lives."""
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", key)[:80]
         return self.jobs / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
@@ -218,6 +237,8 @@ class LocalLauncher:
                 "gpu_folder": str(self.home / "gpus"),
                 "gpus": gpu_count(),
                 "wanted": sum(spec.resources.accelerators.values()),
+                "whole_machine": self.whole_machine,
+                "launcher": os.getpid(),
             },
         )
 
@@ -334,25 +355,15 @@ def _end_leftovers(folder: Path) -> None:
         kill_all(lambda: labelled(folder))
 
 
-def _last_progress(path: Path) -> Progress | None:
-    return next(iter(_progress(path)[-1:]), None)
-
-
 def _progress(path: Path, whole: bool = False) -> list[Progress]:
-    """The lines of the file or of its end; one that is being written waits for the next look."""
+    """The reports in the file, or only those near its end."""
     try:
         with path.open("rb") as stream:
             if not whole:
                 stream.seek(max(0, path.stat().st_size - 4096))
-            lines = stream.read().splitlines(keepends=True)
+            return parse_progress(stream.read())
     except FileNotFoundError:
         return []
-    found = []
-    for line in lines:
-        if line.endswith(b"\n"):
-            with contextlib.suppress(ValidationError):
-                found.append(Progress.model_validate_json(line))
-    return found
 
 
 def _result(path: Path) -> JobResult | None:

@@ -125,8 +125,15 @@ class Watchdog:
     def run(self) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
+        if self.order["whole_machine"]:  # on a node nobody stays behind to end the job
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            self.stop_asked = os.getppid() != self.order["launcher"]
         kill_all(self._labelled)  # of an attempt whose watchdog was killed
-        gpus = hold_gpus(Path(self.order["gpu_folder"]), self.order["gpus"], self.order["wanted"])
+        gpus: dict[int, IO[str]] | None = {}
+        if not self.order["whole_machine"]:
+            gpus = hold_gpus(
+                Path(self.order["gpu_folder"]), self.order["gpus"], self.order["wanted"]
+            )
         if gpus is None:
             self._record("ended", exit_code=None, reason=GPU_SHORTAGE, ended=self._now())
         self._record("alive")
@@ -146,7 +153,9 @@ class Watchdog:
             if os.getppid() != watchdog:
                 os._exit(1)
 
-        label = {LABEL: str(self.folder), "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+        label = {LABEL: str(self.folder)}
+        if not self.order["whole_machine"]:
+            label["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(
                 self.order["command"],

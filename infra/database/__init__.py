@@ -40,9 +40,7 @@ def url(database: str = "", driver: str = "") -> str:
     scheme = f"postgresql+{driver}" if driver else "postgresql"
     given = settings().database_url
     if given is None:
-        address = keeper.use(embedded())
-        host = quote(address["host"], safe="")
-        return f"{scheme}://{address['user']}@/{database or 'nightshift'}?host={host}"
+        return _embedded_url(keeper.use(embedded()), scheme, database)
     parts = urlsplit(given.get_secret_value())
     if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
         raise SettingsError(
@@ -51,6 +49,24 @@ def url(database: str = "", driver: str = "") -> str:
         )
     path = f"/{database}" if database else parts.path
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def running_url() -> str:
+    """URL of our database, without starting a server. Raises DatabaseUnavailable if none runs."""
+    if settings().database_url is not None:
+        return url()
+    address = embedded().address()
+    if address is None:
+        raise DatabaseUnavailable(
+            f"no database runs in {settings().home}",
+            "Set NIGHTSHIFT_DATABASE_URL, or NIGHTSHIFT_HOME to the folder of the embedded one.",
+        )
+    return _embedded_url(address, "postgresql", "")
+
+
+def _embedded_url(address: dict[str, str], scheme: str, database: str) -> str:
+    host = quote(address["host"], safe="")
+    return f"{scheme}://{address['user']}@/{database or 'nightshift'}?host={host}"
 
 
 @cache

@@ -167,6 +167,18 @@ def delete(uri: str) -> None:
     _remove_parts(store, key, lambda _: True)
 
 
+def overwrite(source: Path, uri: str) -> None:
+    """Replace the small plain file at `uri`, which is no artefact: no manifest, the last wins."""
+    store, key = _locate(uri)
+    store.upload({key: source})
+
+
+def read(uri: str) -> bytes | None:
+    """The plain file that `overwrite` stored at `uri`, None where there is none."""
+    store, key = _locate(uri)
+    return store.read(key)
+
+
 def check_writable(root: str) -> None:
     """Write, read and remove a small object below `root`; raises what a later `put` would raise."""
     store, folder = _locate(root)

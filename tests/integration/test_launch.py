@@ -1,5 +1,7 @@
 """Jobs under a budget, with the real ledger and real processes."""
 
+import contextlib
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra import database as db
-from infra import jobs, ledger, runs
+from infra import interruption, jobs, ledger, runs
 from infra.compute.launcher import Handle, JobStatus
 from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError
 from infra.settings import settings
@@ -102,6 +104,21 @@ def test_interruption_stops_the_compute_and_settles(home: Path, purse: Purse) ->
     assert budget(purse, "project").reserved == 0
 
 
+def test_interruption_that_somebody_swallowed_stops_it_too(home: Path, purse: Purse) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    interruption.install()
+
+    def swallow(_progress) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.run_job(spec(home, purse, steps=9999), purse, swallow)
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+    assert alive(home) == [] and budget(purse, "project").reserved == 0
+
+
 def test_stopped_by_a_person_stays_stopped(home: Path, purse: Purse) -> None:
     wanted = spec(home, purse, steps=9999)
 
@@ -118,8 +135,9 @@ def test_stopped_by_a_person_stays_stopped(home: Path, purse: Purse) -> None:
 def abandon(home: Path, purse: Purse, **config) -> Handle:
     """A job whose flow is killed right after the launch."""
     wanted = spec(home, purse, "abandoned", **config)
-    record = jobs.record_launch(purse.pool, purse.run, wanted, "local", Decimal(36), None)
-    reservation = launch._reservation(record, launcher(home), purse)
+    quote = launch.cheapest(wanted.resources, "local")
+    record = jobs.record_launch(purse.pool, purse.run, wanted, quote, None)
+    _, reservation = launch._reservation(record, launcher(home), purse)
     return launcher(home).launch(wanted, reservation)
 
 
@@ -188,12 +206,11 @@ def test_minutes_are_charged_once_into_their_days(home: Path, purse: Purse) -> N
 
 
 def test_prices_and_places() -> None:
-    assert launch.price(Decimal("0.15"), 1) == Decimal("0.1503")
-    assert launch.price(Decimal(0), 1) == Decimal("0.0001")
+    quote = launch.cheapest(Resources(), "local")
+    assert launch.price(quote, 1) == Decimal("0.1503")
+    assert launch.price(quote.model_copy(update={"hourly_usd": 0}), 1) == Decimal("0.0001")
     with pytest.raises(LaunchError, match="GPUs"):
         launch.cheapest(Resources(accelerators={"H100": 64}), "local")
-    with pytest.raises(InputError, match="--target"):
-        launch.cheapest(Resources(), "sky")
     with pytest.raises(LaunchError, match="spot"):
         launch.cheapest(Resources(use_spot=True), "local")
 

@@ -120,8 +120,8 @@ def test_two_jobs_never_share_a_gpu(home: Path, monkeypatch: pytest.MonkeyPatch)
     local.stop(second)
     local.stop(third)
     with pytest.raises(LaunchError, match="3 GPUs"):
-        local.quote(job(home, gpus=4).resources)
-    assert str(local.quote(job(home, gpus=2).resources).hourly_usd) == "2.15"
+        local.quotes(job(home, gpus=4).resources)
+    assert str(local.quotes(job(home, gpus=2).resources)[0].hourly_usd) == "2.15"
     wait_until_none_is_alive(home)
 
 
@@ -259,7 +259,7 @@ def test_a_full_disk_is_named_before_anything_runs(
 )
 def test_a_quote_says_why_this_machine_cannot(home: Path, asked: dict, said: str) -> None:
     with pytest.raises(LaunchError, match=said):
-        launcher(home).quote(Resources(**asked))
+        launcher(home).quotes(Resources(**asked))
 
 
 def test_accelerators_are_matched_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,11 +274,11 @@ def test_accelerators_are_matched_by_name(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", f"{home}:{os.environ['PATH']}")
     local = launcher(home)
     for name in ("A100", "A100-80GB", "GPU"):
-        assert local.quote(Resources(accelerators={name: 2})).hourly_usd == Decimal("2.15")
+        assert local.quotes(Resources(accelerators={name: 2}))[0].hourly_usd == Decimal("2.15")
     with pytest.raises(LaunchError, match="no H100 but NVIDIA A100"):
-        local.quote(Resources(accelerators={"H100": 1}))
+        local.quotes(Resources(accelerators={"H100": 1}))
     with pytest.raises(LaunchError, match="has 2 GPUs"):
-        local.quote(Resources(accelerators={"A100": 3}))
+        local.quotes(Resources(accelerators={"A100": 3}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,221 @@
+"""What the cost guard does in one sweep, and its report."""
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra import database, ledger
+from infra.compute import attempts
+from infra.compute.attempts import Attempt
+from infra.compute.sky import SkyLauncher
+from infra.database import Pool
+from infra.errors import LaunchError
+from infra.ledger import Budget, DailyCharge
+from infra.settings import settings
+from tasks.artifacts import show
+from tasks.reconcile import reconcile
+
+THRESHOLDS = (50, 80, 100)
+"""Percent of a budget, charged and reserved, at which it is announced; each once a window."""
+EVENT = "nightshift.budget.threshold"
+SHOWN_DAYS = 30
+
+
+class CostGuardParameters(BaseModel):
+    """What the cost guard may be told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = Field(
+        default=False, title="Dry run", description="Show what would be done, and do nothing."
+    )
+
+
+class Warned(BaseModel):
+    """A budget that has reached a threshold, percent of its limit."""
+
+    scope: str
+    period: str
+    percent: int
+    used: Decimal
+    limit: Decimal
+
+
+class GuardReport(BaseModel):
+    """What one sweep found and did."""
+
+    dry_run: bool
+    done: list[str]
+    warnings: list[Warned]
+    charged_usd: Decimal
+    machines: list[str]
+    files: dict[str, str]
+
+
+@task(name="reconcile", cache_policy=NO_CACHE)
+def sweep(dry_run: bool) -> list[str]:
+    """Compare the ledger, the jobs table and every provider's own list; put right what differs."""
+    pool = database.pool()
+    done = reconcile(pool, "", dry_run)
+    if attempts.any_ever(pool) and not dry_run:
+        try:
+            SkyLauncher(pool).note_costs()
+        except LaunchError as error:
+            done.append(f"SkyPilot's own cost report is not to be had: {error.message}")
+    return done
+
+
+@task(name="warn", cache_policy=NO_CACHE)
+def warn(dry_run: bool) -> list[Warned]:
+    """Announce each threshold that a budget has reached as an event, once a window."""
+    pool = database.pool()
+    found = []
+    for budget in ledger.budgets(pool):
+        for percent in THRESHOLDS:
+            used = budget.charged + budget.reserved
+            if used * 100 < budget.limit * percent or used == 0:
+                continue
+            warning = Warned(
+                scope=budget.scope,
+                period=budget.period,
+                percent=percent,
+                used=used,
+                limit=budget.limit,
+            )
+            if dry_run or _announce(pool, budget, warning):
+                found.append(warning)
+    return found
+
+
+def _announce(pool: Pool, budget: Budget, warning: Warned) -> bool:
+    """Whether it is new. A sweep that is killed in between announces it again."""
+    window = [budget.scope, budget.period, budget.resets_at, warning.percent]
+    known = "scope = %s AND period = %s AND resets_at = coalesce(%s, 'infinity') AND percent = %s"
+    with pool.connection() as connection:
+        if connection.execute(
+            f"SELECT 1 FROM budget_warnings WHERE {known}",  # noqa: S608 - a constant
+            window,
+        ).fetchone():
+            return False
+    emit_event(
+        event=EVENT,
+        resource={
+            "prefect.resource.id": f"nightshift.budget.{budget.scope}.{budget.period}",
+            "prefect.resource.name": f"{budget.scope} a {budget.period}",
+            "nightshift.percent": str(warning.percent),
+        },
+        payload=warning.model_dump(mode="json"),
+    )
+    with pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO budget_warnings (scope, period, resets_at, percent)"
+            " VALUES (%s, %s, coalesce(%s, 'infinity'), %s) ON CONFLICT DO NOTHING",
+            window,
+        )
+    return True
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report_sweep(dry_run: bool, done: list[str], warnings: list[Warned]) -> GuardReport:
+    """The sweep as a file and as artifacts in the Prefect UI."""
+    pool = database.pool()
+    folder = settings().home / "guard"
+    folder.mkdir(parents=True, exist_ok=True)
+    budgets, days = ledger.budgets(pool), ledger.history(pool, SHOWN_DAYS)
+    machines = attempts.present(pool)
+    report = GuardReport(
+        dry_run=dry_run,
+        done=done,
+        warnings=warnings,
+        charged_usd=sum((one.charged for one in budgets if one.scope == "project"), Decimal(0)),
+        machines=[one.place for one in machines],
+        files={"markdown": str(folder / "report.md"), "plot": str(folder / "spending.png")},
+    )
+    text = markdown(report, budgets, machines, attempts.recent(pool, SHOWN_DAYS))
+    Path(report.files["markdown"]).write_text(text)
+    draw(days, budgets, Path(report.files["plot"]))
+    show("cost-guard", text, {"spending": Path(report.files["plot"])})
+    return report
+
+
+def markdown(
+    report: GuardReport, budgets: list[Budget], machines: list[Attempt], past: list[Attempt]
+) -> str:
+    """The report as Markdown."""
+    verb = "would be done" if report.dry_run else "was done"
+    lines = [f"# Cost guard, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "", f"## What {verb}", ""]
+    lines += [f"- {line}" for line in report.done] or [
+        "Nothing: the ledger, the jobs and the providers agree."
+    ]
+    if report.warnings:
+        lines += ["", "## Warnings", ""]
+        lines += [
+            f"- {one.scope} a {one.period} has reached {one.percent} %: "
+            f"{one.used:.2f} of {one.limit:.2f} dollars"
+            for one in report.warnings
+        ]
+    lines += ["", "## Budgets", "", "| budget | limit | charged | reserved | remaining |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    lines += [
+        f"| {one.scope} a {one.period} | {one.limit:.2f} | {one.charged:.4f} |"
+        f" {one.reserved:.4f} | {one.remaining:.4f} |"
+        for one in budgets
+    ]
+    if machines:
+        lines += [
+            "",
+            "## Machines that are rented now",
+            "",
+            "| machine | job | where | $ an hour |",
+        ]
+        lines.append("|---|---|---|---:|")
+        lines += [
+            f"| {one.place} | {one.job_key} | {one.region} | {one.hourly_usd} |" for one in machines
+        ]
+    billed = [one for one in past if one.provider_usd is not None and one.gone_at]
+    if billed:
+        ours = sum((one.cost for one in billed), Decimal(0))
+        theirs = sum((one.provider_usd or Decimal(0) for one in billed), Decimal(0))
+        lines += [
+            "",
+            "## Beside SkyPilot's own cost report",
+            "",
+            f"{len(billed)} machines of the last {SHOWN_DAYS} days: {ours:.4f} dollars in the "
+            f"ledger, {theirs:.4f} in `sky cost-report`. SkyPilot takes today's price instead of "
+            "the one at launch, begins before the machine is there, and goes on until somebody "
+            "asks; the ledger counts.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(days: list[DailyCharge], budgets: list[Budget], path: Path) -> None:
+    """Dollars of each day by flow, and the daily limit, as a PNG of 1,280 × 640 pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), dpi=160, layout="constrained")
+    axes = figure.subplots()
+    by_flow: dict[str, dict[str, float]] = defaultdict(dict)
+    for one in days:
+        by_flow[one.flow or "no flow"][f"{one.day:%d %b}"] = float(one.charged)
+    labels = list(dict.fromkeys(f"{one.day:%d %b}" for one in days)) or ["today"]
+    bottom = [0.0] * len(labels)
+    for flow, amounts in by_flow.items():
+        heights = [amounts.get(label, 0.0) for label in labels]
+        axes.bar(labels, heights, bottom=bottom, label=flow, width=0.6)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    limits = [one for one in budgets if one.scope == "project" and one.period == "day"]
+    if limits and float(limits[0].limit) < 5 * (max(bottom) or 1):
+        axes.axhline(float(limits[0].limit), color="#a33", ls="--", lw=1)
+        axes.text(0, float(limits[0].limit), " daily limit", color="#a33", va="bottom")
+    axes.set(ylabel="dollars charged", title="Spending by day and flow", xlim=(-0.6, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    if by_flow:
+        axes.legend(frameon=False)
+    figure.savefig(path)
