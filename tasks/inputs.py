@@ -101,7 +101,7 @@ def store_function(option: str, spec: str | None) -> Artifact | None:
     place, colon, name = spec.rpartition(":")
     if not colon:
         return store(Path(spec), "reward-models") if Path(spec).is_dir() else None
-    if not name.isidentifier() or not place:
+    if not name.isidentifier() or not (place.endswith(".py") or all(place.split("."))):
         raise InputError(
             f"{option}: {spec!r} does not name a function",
             "Give module:function or file.py:function.",
@@ -130,12 +130,12 @@ def _file(option: str, path: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     raw = path.read_bytes()
-    text = gzip.decompress(raw).decode() if raw[:2] == b"\x1f\x8b" else raw.decode()
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _is_held_out(line: str) -> bool:
     """By the prompt alone, so that the same prompt with other columns stays on one side."""
     row: dict[str, Any] = json.loads(line)
-    asked = json.dumps(row.get("prompt", row.get("messages")), sort_keys=True)
+    asked = json.dumps(row.get("prompt") or row.get("messages"), sort_keys=True)
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4]) % HELD_OUT_SHARE == 0
