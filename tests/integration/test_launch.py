@@ -7,28 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from infra import database as db
-from infra import jobs, ledger, runs
+from infra import jobs, ledger
 from infra.compute.launcher import Handle, JobStatus
 from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError
-from infra.settings import settings
 from jobs.contract import Resources
 from tasks import launch, reconcile
 from tasks.purse import Purse, fill
 from tests.launching import alive, job, launcher, wait, wait_until_none_is_alive
-
-
-@pytest.fixture
-def purse(database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Purse:
-    """A dollar for one run on a machine of 36 dollars an hour: a cent a second."""
-    monkeypatch.setenv("NIGHTSHIFT_LOCAL_USD_PER_HOUR", "36")
-    monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
-    monkeypatch.setenv("NIGHTSHIFT_POLL_SECONDS", "0.05")
-    settings.cache_clear()
-    for module in (launch, reconcile):
-        monkeypatch.setattr(module, "launchers", lambda _target: {"local": launcher(home)})
-    run = runs.begin(database, "test-flow", {})
-    return fill(Purse(database, run, "local"), Decimal(1))
 
 
 def spec(home: Path, purse: Purse, step: str = "step", seconds_at_most: float = 30, **config):
