@@ -23,13 +23,15 @@ FEWEST_HELD_OUT = 8
 
 class Inputs(BaseModel):
     """The stored inputs of a run. `base` is None for a model that the job gets from a hub, all
-    of base, prompts and held_out while the demo's own are not made yet."""
+    of base, prompts and held_out while the demo's own, of the version `design`, are not made yet.
+    """
 
     base: Artifact | None = None
     prompts: Artifact | None = None
     held_out: Artifact | None = None
     reward: Artifact | None = None
     success: Artifact | None = None
+    design: str | None = None
 
     def uris(self, *names: str) -> dict[str, str]:
         """Name → URI of those inputs that there are."""
@@ -39,7 +41,8 @@ class Inputs(BaseModel):
     @property
     def checksums(self) -> dict[str, str]:
         """Name → sha256: what makes two starts the same run."""
-        return {n: a["sha256"] for n, a in self.model_dump().items() if a is not None}
+        found = {n: v.sha256 for n, v in dict(self).items() if isinstance(v, Artifact)}
+        return found | ({"design": self.design} if self.design else {})
 
 
 def store(source: Path, kind: str) -> Artifact:
