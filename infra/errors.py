@@ -22,6 +22,8 @@ NightshiftError
 └── AlreadyRunning          another process is at the same work
 """
 
+REMEDY_MARK = "\n  → "
+
 
 class NightshiftError(Exception):
     """Base of all. `exit_code` is what the CLI ends with."""
@@ -34,7 +36,7 @@ class NightshiftError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
+        return f"{self.message}{REMEDY_MARK}{self.remedy}" if self.remedy else self.message
 
     def __reduce__(self):
         return type(self), (self.message, self.remedy)

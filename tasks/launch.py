@@ -18,7 +18,14 @@ from infra import jobs, ledger
 from infra.compute.launcher import Handle, JobStatus, Launcher, Quote
 from infra.compute.local import LocalLauncher
 from infra.database import Pool
-from infra.errors import InputError, JobFailed, JobStopped, LaunchError
+from infra.errors import (
+    REMEDY_MARK,
+    InputError,
+    JobFailed,
+    JobStopped,
+    LaunchError,
+    ObjectError,
+)
 from infra.ledger import Reservation
 from infra.settings import settings
 from jobs.contract import JobResult, JobSpec, Progress, Resources
@@ -76,7 +83,8 @@ def run_job(spec: JobSpec, purse: Purse, watch: Watcher = lambda _: None) -> Job
     """Have the job done, once, and paid from `purse`; its result.
 
     Raises BudgetExceeded before anything is launched, JobFailed with the job's own error and
-    last log lines, JobStopped when a person or the end of its money stopped it.
+    last log lines, JobStopped when a person or the end of its money stopped it, ObjectError when
+    its storage failed: a later call goes on.
     """
     job = jobs.find(purse.pool, spec.key)
     if job is None:
@@ -116,6 +124,11 @@ def _carry_through(
             raise JobFailed(
                 f"job {job.key} failed: {error}", f"`nightshift jobs logs {job.key}` has its log."
             )
+        if status.state == "continue" and status.result is not None and status.result.error:
+            message, _, remedy = status.result.error.partition(REMEDY_MARK)
+            raise ObjectError(
+                f"job {job.key}: {message}", f"{remedy} The same command then goes on."
+            )
         renewals += status.state == "continue" or status.seen >= reservation.expires_at
         step = status.progress.step if status.progress else 0
         fruitless = 0 if step > furthest else fruitless + 1
@@ -141,8 +154,9 @@ def _attend(
     """Launch or re-attach, charge while it runs, and see it end. An exception ends it too."""
     try:
         handle = launcher.launch(job.spec, reservation)
-    except LaunchError:
-        ledger.settle(pool, reservation.id)
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):  # the next reconciliation does it
+            ledger.settle(pool, reservation.id)
         raise
     try:
         jobs.record_handle(pool, job.key, handle.model_dump(mode="json"))
