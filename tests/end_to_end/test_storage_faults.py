@@ -1,7 +1,10 @@
 """Storage that fails: a disk that gets full in the night, buckets that deny."""
 
 import json
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import boto3
 import pytest
 
 from tests.integration.s3_server import moto_server
-from tests.launching import fill_disk
+from tests.launching import alive, fill_disk
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,45 +26,54 @@ READ_ONLY = {
 }
 
 
-def assert_nothing_is_left(user) -> None:
-    """No process, and no dollar that is still reserved."""
+@contextmanager
+def kept_up(user) -> Iterator[None]:
+    """The services stay up for all commands of a test, which saves their starts."""
+    process = user.start("up", "--json")
+    assert process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     user.wait_until_nothing_runs()
-    assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
 
 
-def test_a_disk_that_gets_full_in_training(user, cycle, small_disk: Path) -> None:
-    user.settings["NIGHTSHIFT_OBJECTS"] = small_disk.as_uri()
-    process = user.start(*cycle)
-    deadline = time.monotonic() + 120
-    while not list(user.home.glob("jobs/*train*/checkpoints/step-*")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    ballast = fill_disk(small_disk)
-    out, err = process.communicate(timeout=120)
+def refused(process) -> str:
+    """One clear error that names the setting, and exit code 5; what was said of it."""
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 5, out + err
     assert "NIGHTSHIFT_OBJECTS" in err and err.count("→") == 1 and "Traceback" not in err, err
-    assert_nothing_is_left(user)
-
-    ballast.unlink()
-    report = user.json(*cycle)
-    assert report["resumed"] and report["candidate"] == "2"
-    jobs = user.json("jobs", "list")
-    assert len(jobs) == 4 and {job["state"] for job in jobs} == {"succeeded"}
-    (result,) = user.home.glob("jobs/*train*/result.json")
-    assert json.loads(result.read_text())["resumed_from"] >= 1, "training went on"
-    project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
-    assert Decimal(project["charged"]) == sum(Decimal(job["usd"]) for job in jobs)
-    user.wait_until_nothing_runs()
+    return out + err
 
 
-def test_a_disk_that_is_full_at_once(user, cycle, small_disk: Path) -> None:
+def test_a_disk_that_is_full_at_once_and_in_training(user, cycle, small_disk: Path) -> None:
     user.settings["NIGHTSHIFT_OBJECTS"] = small_disk.as_uri()
-    fill_disk(small_disk)
-    code, out, err = user.run(*cycle)
-    assert code == 5, out + err
-    assert "NIGHTSHIFT_OBJECTS" in err and err.count("→") == 1 and "Traceback" not in err, err
-    assert user.json("jobs", "list") == []
-    assert_nothing_is_left(user)
+    with kept_up(user):
+        ballast = fill_disk(small_disk)
+        refused(user.start(*cycle))
+        assert user.json("jobs", "list") == [], "nothing was launched"
+        ballast.unlink()
+
+        night = user.start(*cycle)
+        deadline = time.monotonic() + 120
+        while not list(user.home.glob("jobs/*train*/checkpoints/step-*")):
+            assert time.monotonic() < deadline and night.poll() is None
+            time.sleep(0.05)
+        ballast = fill_disk(small_disk)
+        refused(night)
+        assert alive(user.home) == []
+        assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
+        ballast.unlink()
+
+        report = user.json(*cycle)
+        assert report["resumed"] and report["candidate"] == "2"
+        jobs = user.json("jobs", "list")
+        assert len(jobs) == 4 and {job["state"] for job in jobs} == {"succeeded"}
+        (result,) = user.home.glob("jobs/*train*/result.json")
+        assert json.loads(result.read_text())["resumed_from"] >= 1, "training went on"
+        project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
+        assert Decimal(project["charged"]) == sum(Decimal(job["usd"]) for job in jobs)
 
 
 @pytest.fixture
@@ -89,19 +101,18 @@ def denying(user, tmp_path: Path):
 
 def test_a_bucket_that_denies_costs_nothing(denying, cycle) -> None:
     user = denying
-    for setting, command in [
-        ({}, cycle),
-        ({}, ["run", "nightly-ppo", "--preset", "demo"]),
-        ({"NIGHTSHIFT_OBJECTS": "s3://no-such-bucket"}, cycle),
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, cycle),
-    ]:
-        before = dict(user.settings)
-        user.settings |= setting
-        code, out, err = user.run(*command)
-        assert code == 5, out + err
-        assert "NIGHTSHIFT_OBJECTS" in err and err.count("→") == 1 and "Traceback" not in err, err
-        assert before["AWS_SECRET_ACCESS_KEY"] not in out + err
+    given = user.settings
+    demo = "run nightly-ppo --preset demo".split()
+    with kept_up(user):
+        for setting, command in [
+            ({}, cycle),
+            ({}, demo),
+            ({"NIGHTSHIFT_OBJECTS": "s3://no-such-bucket"}, demo),
+            ({"AWS_SECRET_ACCESS_KEY": "wrong"}, demo),
+        ]:
+            user.settings = given | setting
+            said = refused(user.start(*command))
+            assert given["AWS_SECRET_ACCESS_KEY"] not in said
         assert user.json("jobs", "list") == [], "nothing was launched"
-        user.settings = before
-    assert {budget["charged"] for budget in user.json("budget", "show")} == {"0.0000"}
-    assert_nothing_is_left(user)
+        for budget in user.json("budget", "show"):
+            assert Decimal(budget["charged"]) == Decimal(budget["reserved"]) == 0
