@@ -149,19 +149,21 @@ def run_group() -> None:
 
 
 @cli.command()
-def setup() -> None:
+@as_json
+def setup(as_json: bool) -> None:
     """Make the job environments and the database, so that the first run starts at once."""
     from deployments import start
 
-    start.set_up()
+    start.set_up(as_json)
 
 
 @cli.command()
-def up() -> None:
+@as_json
+def up(as_json: bool) -> None:
     """Keep PostgreSQL and the Prefect UI running until Ctrl-C."""
     from deployments import start
 
-    start.keep_up()
+    start.keep_up(as_json)
 
 
 @cli.command()

@@ -46,7 +46,7 @@ def show_plan(name: str, parameters: BaseModel, as_json: bool) -> None:
     total = sum(step.usd_at_most for step in steps)
     if as_json:
         rows = [step.model_dump(mode="json") for step in steps]
-        sys.stdout.write(json.dumps({"steps": rows, "usd_at_most": str(total)}) + "\n")
+        _json({"steps": rows, "usd_at_most": str(total)})
         return
     table = Table(title=f"{name}: what would run", title_justify="left", box=None)
     for column in ("step", "environment", "where", "resources", "hours at most", "$ an hour"):
@@ -66,7 +66,7 @@ def show_plan(name: str, parameters: BaseModel, as_json: bool) -> None:
     console.print(f"At most ${total:.4f}. Nothing was run or reserved.")
 
 
-def set_up() -> None:
+def set_up(as_json: bool) -> None:
     """Make everything that a first run would otherwise wait for."""
     from infra import registry
     from infra.compute import environments
@@ -75,17 +75,28 @@ def set_up() -> None:
     database.pool()
     registry.models()
     prefect_server.ensure()
-    errors.print(f"Ready. Everything lies in {settings().home}", highlight=False)
+    if as_json:
+        _json({"home": str(settings().home), "objects": settings().objects_uri})
+    else:
+        errors.print(f"Ready. Everything lies in {settings().home}", highlight=False)
 
 
-def keep_up() -> None:
+def keep_up(as_json: bool) -> None:
     """Show where things answer, until Ctrl-C."""
     database.pool()
     ui = prefect_server.ensure()
-    console.print(f"Prefect UI   {ui}", highlight=False)
-    console.print(f"Home folder  {settings().home}", highlight=False)
-    console.print("Ctrl-C ends both the server and PostgreSQL.")
+    if as_json:
+        _json({"ui": ui, "home": str(settings().home)})
+    else:
+        console.print(f"Prefect UI   {ui}", highlight=False)
+        console.print(f"Home folder  {settings().home}", highlight=False)
+        console.print("Ctrl-C ends both the server and PostgreSQL.")
+    sys.stdout.flush()
     signal.pause()
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def _prepare_logging() -> None:

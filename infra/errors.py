@@ -15,13 +15,16 @@ NightshiftError
 │   └── IntegrityError      an artefact is torn, truncated, altered or already there
 ├── EnvironmentBuildError   a job environment cannot be made
 ├── LaunchError             no launcher can run the job
-│   └── NoCapacity          a provider has no room: another offer may have
+│   ├── NoCapacity          a provider has no room: another offer may have
+│   └── MachineLeft         a machine cannot be seen to be gone: it may cost on
 ├── JobError
 │   ├── JobFailed           the job's own error and its last log lines
 │   └── JobStopped          stopped by a person, or its money ended
 ├── GateError               a promotion without a verdict that allows it
 └── AlreadyRunning          another process is at the same work
 """
+
+REMEDY_MARK = "\n  → "
 
 
 class NightshiftError(Exception):
@@ -35,7 +38,7 @@ class NightshiftError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\n  → {self.remedy}" if self.remedy else self.message
+        return f"{self.message}{REMEDY_MARK}{self.remedy}" if self.remedy else self.message
 
     def __reduce__(self):
         return type(self), (self.message, self.remedy)
@@ -98,6 +101,10 @@ class LaunchError(NightshiftError):
 
 
 class NoCapacity(LaunchError):
+    pass
+
+
+class MachineLeft(LaunchError):
     pass
 
 

@@ -70,7 +70,8 @@ class Progress(Contract):
 
 
 class JobResult(Contract):
-    """What a job ended with. `continue` means: checkpointed, start me again."""
+    """What a job ended with. `continue` means: checkpointed, start me again; with an `error`,
+    once the storage that it names is mended."""
 
     status: Literal["succeeded", "failed", "continue"]
     metrics: dict[str, float] = Field(default_factory=dict)

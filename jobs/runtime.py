@@ -23,13 +23,16 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from infra.errors import InputError, NightshiftError
+from infra.errors import InputError, NightshiftError, ObjectAccessDenied, ObjectError, StorageFull
 from infra.objects import get, put
+from infra.objects.local import disk_errors
 from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress
 
 Config = TypeVar("Config", bound=BaseModel)
 
 KEPT_CHECKPOINTS = 2
+LEAST_FREE_BYTES = 1 << 16
+"""With less the disk is full, in whatever words a library says so."""
 
 
 class Interrupted(Exception):
@@ -68,6 +71,10 @@ class Job(Generic[Config]):
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         """Let `write(folder)` fill a checkpoint; it becomes visible whole or not at all."""
+        with disk_errors():
+            self._save_checkpoint(step, write)
+
+    def _save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         partial = checkpoints / ".partial"
@@ -128,7 +135,11 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
         result, code = JobResult(status="continue"), CONTINUE_EXIT_CODE
     except Exception as error:
         traceback.print_exc()
-        result, code = JobResult(status="failed", error=_explain(error)), 1
+        storage = _storage_error(error, folder)
+        if storage:
+            result, code = JobResult(status="continue", error=str(storage)), CONTINUE_EXIT_CODE
+        else:
+            result, code = JobResult(status="failed", error=_explain(error)), 1
     write_whole(folder / "result.json", result.model_dump_json(indent=1))
     sys.exit(code)
 
@@ -156,6 +167,18 @@ def _succeeded_before(folder: Path) -> bool:
         return json.loads((folder / "result.json").read_text())["status"] == "succeeded"
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _storage_error(error: Exception, folder: Path) -> ObjectError | None:
+    """The storage's fault and not the program's: once mended, the job goes on where it was."""
+    if isinstance(error, (StorageFull, ObjectAccessDenied)):
+        return error
+    if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        return StorageFull(
+            f"No room for {folder}: {error}.",
+            "Free some space there, or name a larger place in NIGHTSHIFT_HOME.",
+        )
+    return None
 
 
 def _explain(error: Exception) -> str:

@@ -3,12 +3,15 @@
 Prefect calls hooks by keyword, so the parameters must be named flow, flow_run and state.
 """
 
+import logging
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 
 from infra import database, jobs
 from tasks.launch import halt, launchers, reservations
+
+log = logging.getLogger("nightshift")
 
 
 def release_compute(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001
@@ -17,7 +20,10 @@ def release_compute(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa
     for job in jobs.unended(pool):
         if job.flow_run != str(flow_run.id):
             continue
-        launcher = launchers("auto")[job.launcher]
+        launcher = launchers("auto").get(job.launcher)
+        if launcher is None:
+            log.warning("%s runs on %s, which this process cannot reach", job.key, job.launcher)
+            continue
         live = [r for r in reservations(pool, job.key) if not r.closed]
         for handle in launcher.attempts(job.key)[-1:]:
             halt(pool, job, launcher, handle, live[-1] if live else None)

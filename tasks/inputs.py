@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from infra.errors import InputError
-from infra.objects import check_writable, put
+from infra.objects import put
 from infra.objects.manifest import scan
 from infra.settings import settings
 from jobs.contract import Artifact
@@ -23,13 +23,15 @@ FEWEST_HELD_OUT = 8
 
 class Inputs(BaseModel):
     """The stored inputs of a run. `base` is None for a model that the job gets from a hub, all
-    of base, prompts and held_out while the demo's own are not made yet."""
+    of base, prompts and held_out while the demo's own, of the version `design`, are not made yet.
+    """
 
     base: Artifact | None = None
     prompts: Artifact | None = None
     held_out: Artifact | None = None
     reward: Artifact | None = None
     success: Artifact | None = None
+    design: str | None = None
 
     def uris(self, *names: str) -> dict[str, str]:
         """Name → URI of those inputs that there are."""
@@ -39,13 +41,13 @@ class Inputs(BaseModel):
     @property
     def checksums(self) -> dict[str, str]:
         """Name → sha256: what makes two starts the same run."""
-        return {n: a["sha256"] for n, a in self.model_dump().items() if a is not None}
+        found = {n: v.sha256 for n, v in dict(self).items() if isinstance(v, Artifact)}
+        return found | ({"design": self.design} if self.design else {})
 
 
 def store(source: Path, kind: str) -> Artifact:
     """Store a user's file or folder under its content's name."""
     root = settings().objects_uri
-    check_writable(root)
     return put(source, f"{root}/datasets/{kind}/{scan(source).sha256[:16]}")
 
 
@@ -101,7 +103,7 @@ def store_function(option: str, spec: str | None) -> Artifact | None:
     place, colon, name = spec.rpartition(":")
     if not colon:
         return store(Path(spec), "reward-models") if Path(spec).is_dir() else None
-    if not name.isidentifier() or not place:
+    if not name.isidentifier() or not (place.endswith(".py") or all(place.split("."))):
         raise InputError(
             f"{option}: {spec!r} does not name a function",
             "Give module:function or file.py:function.",
@@ -130,12 +132,12 @@ def _file(option: str, path: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     raw = path.read_bytes()
-    text = gzip.decompress(raw).decode() if raw[:2] == b"\x1f\x8b" else raw.decode()
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _is_held_out(line: str) -> bool:
     """By the prompt alone, so that the same prompt with other columns stays on one side."""
     row: dict[str, Any] = json.loads(line)
-    asked = json.dumps(row.get("prompt", row.get("messages")), sort_keys=True)
+    asked = json.dumps(row.get("prompt") or row.get("messages"), sort_keys=True)
     return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4]) % HELD_OUT_SHARE == 0

@@ -19,7 +19,15 @@ from infra.compute.launcher import Handle, JobStatus, Launcher, Quote
 from infra.compute.local import LocalLauncher
 from infra.compute.sky import SkyLauncher
 from infra.database import Pool
-from infra.errors import JobFailed, JobStopped, LaunchError, NoCapacity
+from infra.errors import (
+    REMEDY_MARK,
+    JobFailed,
+    JobStopped,
+    LaunchError,
+    MachineLeft,
+    NoCapacity,
+    ObjectError,
+)
 from infra.ledger import Reservation
 from infra.settings import settings
 from jobs.contract import JobResult, JobSpec, Progress, Resources
@@ -81,7 +89,8 @@ def run_job(spec: JobSpec, purse: Purse, watch: Watcher = lambda _: None) -> Job
     """Have the job done, once, and paid from `purse`; its result.
 
     Raises BudgetExceeded before anything is launched, JobFailed with the job's own error and
-    last log lines, JobStopped when a person or the end of its money stopped it.
+    last log lines, JobStopped when a person or the end of its money stopped it, ObjectError when
+    its storage failed: a later call goes on.
     """
     job = jobs.find(purse.pool, spec.key)
     if job is None:
@@ -126,6 +135,11 @@ def _carry_through(
             raise JobFailed(
                 f"job {job.key} failed: {error}", f"`nightshift jobs logs {job.key}` has its log."
             )
+        if status.state == "continue" and status.result is not None and status.result.error:
+            message, _, remedy = status.result.error.partition(REMEDY_MARK)
+            raise ObjectError(
+                f"job {job.key}: {message}", f"{remedy} The same command then goes on."
+            )
         renewals += status.state == "continue" or status.seen >= reservation.expires_at
         step = status.progress.step if status.progress else 0
         fruitless = 0 if step > furthest else fruitless + 1
@@ -150,9 +164,12 @@ def _attend(
     """Launch or re-attach, charge while it runs, and see it end. An exception ends it too."""
     try:
         handle = launcher.launch(job.spec, reservation, job.quote)
-    except LaunchError:
-        settle_past(pool, job, launcher)
-        ledger.settle(pool, reservation.id)
+    except MachineLeft:  # its money stays reserved until somebody sees it gone
+        raise
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):  # the next reconciliation does it
+            settle_past(pool, job, launcher)
+            ledger.settle(pool, reservation.id)
         raise
     try:
         jobs.record_handle(pool, job.key, handle.model_dump(mode="json"))

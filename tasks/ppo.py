@@ -1,5 +1,6 @@
 """The steps of the nightly PPO cycle, each safe to repeat: a resumed night finds what is done."""
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from infra import experience, objects, registry, runs, verdicts
 from infra.errors import InputError
 from infra.registry import ModelVersion
 from infra.serving.target import FolderTarget
-from infra.settings import settings
+from infra.settings import REPOSITORY, settings
 from infra.verdicts import Verdict
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.design.config import BaseModelConfig
@@ -25,6 +26,7 @@ from tasks.ppo_parameters import NightlyPPOParameters
 from tasks.run import Work
 
 DESIGN = "design"
+DESIGN_SOURCES = REPOSITORY / "jobs" / "design"
 SUCCESS_OF_DESIGN = "jobs.design.reward:success"
 PERSONAL = {"user", "email", "name", "phone", "address"}
 """Columns of prompts that say who asked; not stored unless the user wants it."""
@@ -33,29 +35,30 @@ PERSONAL = {"user", "email", "name", "phone", "address"}
 @task(name="prepare inputs", cache_policy=NO_CACHE)
 def prepare_inputs(parameters: NightlyPPOParameters) -> Inputs:
     """Check what the user gave and store it; nothing is spent. The demo's own comes later."""
-    reward = parameters.reward_model or parameters.reward
-    functions = {
-        "reward": store_function("--reward", reward),
-        "success": store_function("--success", parameters.success),
-    }
+    demo = DESIGN in (parameters.model, parameters.prompts)
+    inputs = Inputs(
+        reward=store_function("--reward", parameters.reward_model or parameters.reward),
+        success=store_function("--success", parameters.success),
+        design=_design_version() if demo else None,
+    )
     if parameters.prompts == DESIGN:
         if parameters.model != DESIGN:
             raise InputError(
                 "--prompts: the demo's prompts are for the demo's model",
                 "Give --prompts a file of JSON lines with a `prompt` each.",
             )
-        return Inputs(**functions)
+        return inputs
     with TemporaryDirectory() as scratch:
         prompts, held_out = store_prompts(parameters.prompts, parameters.held_out, Path(scratch))
     base = None if parameters.model == DESIGN else store_model(parameters.model)
-    return Inputs(base=base, prompts=prompts, held_out=held_out, **functions)
+    return inputs.model_copy(update={"base": base, "prompts": prompts, "held_out": held_out})
 
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
 def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     """Make the demo's base and prompts where they are wanted, once; then try everything out."""
     parameters: NightlyPPOParameters = work.parameters
-    if DESIGN in (parameters.model, parameters.prompts):
+    if inputs.design:
         inputs = _with_design(work, inputs)
     work.job(
         "preflight",
@@ -68,11 +71,17 @@ def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     return inputs
 
 
+def _design_version() -> str:
+    """Of the demo's base and prompts: another config or other sources make others."""
+    sources = {path.name: path.read_text() for path in DESIGN_SOURCES.glob("*.py")}
+    made_by = json.dumps([BaseModelConfig().model_dump(), sources], sort_keys=True)
+    return hashlib.sha256(made_by.encode()).hexdigest()[:16]
+
+
 def _with_design(work: Work, inputs: Inputs) -> Inputs:
     """The demo's base model and prompts, trained once and kept for every later night."""
-    config = BaseModelConfig.model_validate({})
-    name = "-".join(f"{value:g}" for value in config.model_dump().values())
-    kept = f"{settings().objects_uri}/datasets/design/{name}"
+    config = BaseModelConfig()
+    kept = f"{settings().objects_uri}/datasets/design/{inputs.design}"
     made: dict[str, Artifact] = {}
     for part in ("model", "prompts", "held_out"):
         if not objects.exists(f"{kept}/{part}"):
@@ -83,12 +92,12 @@ def _with_design(work: Work, inputs: Inputs) -> Inputs:
                 copy = objects.get(result.artifacts[part].uri, Path(scratch) / part)
                 objects.put(copy, f"{kept}/{part}")
         made[part] = objects.describe(f"{kept}/{part}")
-    return Inputs(
-        base=made["model"],
-        prompts=inputs.prompts or made["prompts"],
-        held_out=inputs.held_out or made["held_out"],
-        reward=inputs.reward,
-        success=inputs.success,
+    return inputs.model_copy(
+        update={
+            "base": made["model"],
+            "prompts": inputs.prompts or made["prompts"],
+            "held_out": inputs.held_out or made["held_out"],
+        }
     )
 
 
@@ -108,13 +117,20 @@ def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
             work.pool, work.run, champion.model, champion.version, "none", first_version()
         )
         registry.promote(champion.model, champion.version)
-    if champion.base != base:
+    if champion.base != base and not _same_content(champion.base, inputs.base):
         raise InputError(
             f"--model: the champion of {parameters.name!r} stands on {champion.base}",
             "Give the model that it stands on, or another --name for a new line of versions.",
         )
     pinned = runs.pin(work.pool, work.run, "champion", champion.model_dump(exclude={"aliases"}))
     return ModelVersion.model_validate(pinned)
+
+
+def _same_content(uri: str, base: Artifact | None) -> bool:
+    """Whether another base, which may be a hub id or gone, holds the same bytes."""
+    if base is None or "://" not in uri or not objects.exists(uri):
+        return False
+    return objects.describe(uri).sha256 == base.sha256
 
 
 @task(name="collect", cache_policy=NO_CACHE)

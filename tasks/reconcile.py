@@ -45,10 +45,17 @@ def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:
             continue
         with _dead(job.run_id, own_run) as dead:
             if dead:
-                done += _end_unwatched(pool, job, dry_run)
+                try:
+                    done += _end_unwatched(pool, job, dry_run)
+                except LaunchError as error:
+                    done.append(f"{job.key} cannot be ended: {error.message}")
     if not unknown:
         done += _release_forgotten(pool, own_run, {one.key for _, one in present}, dry_run)
-    done += _stop_unpaid(pool, present, dry_run)
+    for launcher, handle in present:
+        try:
+            done += _stop_unpaid(pool, launcher, handle, dry_run)
+        except LaunchError as error:
+            done.append(f"{handle.key} cannot be stopped: {error.message}")
     for line in done:
         log.info("%s: %s", "would be reconciled" if dry_run else "reconciled", line)
     return done
@@ -101,21 +108,18 @@ def _release_forgotten(pool: Pool, own_run: str, running: set[str], dry_run: boo
     return freed
 
 
-def _stop_unpaid(pool: Pool, present: list[tuple[Launcher, Handle]], dry_run: bool) -> list[str]:
+def _stop_unpaid(pool: Pool, launcher: Launcher, handle: Handle, dry_run: bool) -> list[str]:
     """End what runs under our label without a live reservation, or past its end."""
-    stopped = []
-    live = {r.id: r for r in ledger.open_reservations(pool)}
-    for launcher, handle in present:
-        reservation = live.get(handle.reservation)
-        if reservation and reservation.expires_at + OVERDUE > datetime.now(UTC):
-            continue
-        why = "is past its reservation" if reservation else "ran without a reservation"
-        stopped.append(f"{handle.key} {why}; stopped")
-        if dry_run:
-            continue
+    reservation = next(
+        (one for one in ledger.open_reservations(pool) if one.id == handle.reservation), None
+    )
+    if reservation and reservation.expires_at + OVERDUE > datetime.now(UTC):
+        return []
+    if not dry_run:
         launcher.stop(handle)
         job = jobs.find(pool, handle.key)
         if reservation and job:
             settle_past(pool, job, launcher)
             ledger.settle(pool, reservation.id)
-    return stopped
+    why = "is past its reservation" if reservation else "ran without a reservation"
+    return [f"{handle.key} {why}; stopped"]

@@ -21,6 +21,7 @@ from infra.errors import (
     LaunchError,
     NightshiftError,
 )
+from infra.objects import check_writable
 from infra.runs import Run
 from infra.settings import settings
 from jobs.contract import JobResult, JobSpec, Resources
@@ -118,9 +119,11 @@ def begin(
 ) -> Iterator[Work]:
     """Begin a run, or take up the one that a killed process began with the same identity.
 
-    The identity is made of the parameters and the `checksums` of the files they name. First what
-    dead processes left is put right. An error that is final closes the run as failed.
+    The identity is made of the parameters and the `checksums` of the files they name. First the
+    object store must take what the run will make, and what dead processes left is put right. An
+    error that is final closes the run as failed.
     """
+    check_writable(settings().objects_uri)
     pool = database.pool()
     identity = parameters.model_dump(mode="json", exclude=NOT_IDENTITY) | {"files": checksums}
     run = runs.begin(pool, flow, identity)

@@ -1,6 +1,7 @@
 """Fixtures against the real components: one PostgreSQL a session, a fresh database a test."""
 
 import fcntl
+import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -36,6 +37,19 @@ def wait_until_free(lock: Path) -> None:
 def tmp_path() -> Iterator[Path]:
     with reachable_folder() as folder:
         yield folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB, which is soon full. Only root may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir(mode=0o711)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=711", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def pytest_unconfigure() -> None:

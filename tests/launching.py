@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,15 @@ def launch_and_die(home: Path, spec: JobSpec, seconds: float) -> None:
     time.sleep(seconds)
     process.kill()
     process.join()
+
+
+def fill_disk(folder: Path) -> Path:
+    """Take all the room that is left on a small disk; the file to remove afterwards."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(1 << 12))
+    return ballast
 
 
 def wait_until_none_is_alive(home: Path, seconds: float = 15) -> None:

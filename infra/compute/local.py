@@ -7,6 +7,7 @@ launch.lock is held by who launches or stops, so that neither overtakes the othe
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -274,6 +275,8 @@ class LocalLauncher:
                 break
             time.sleep(0.01)
         tail = (folder / "log.txt").read_text(errors="replace")[-500:]
+        if os.strerror(errno.ENOSPC) in tail:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         raise LaunchError(f"the job {key} did not start: {tail}", f"Look into {folder}.")
 
     def _require_gpus(self, handle: Handle) -> None:

@@ -45,7 +45,7 @@ from infra.compute.launcher import (
 from infra.compute.mirror import Mirror
 from infra.compute.node import Order
 from infra.database import Pool
-from infra.errors import LaunchError, NoCapacity
+from infra.errors import LaunchError, MachineLeft, NoCapacity
 from infra.settings import REPOSITORY, settings
 from jobs.contract import JobSpec, Progress, Resources
 
@@ -211,7 +211,7 @@ class SkyLauncher:
                 if self._is_gone(handle.place):
                     break
             if time.monotonic() >= deadline:
-                raise LaunchError(
+                raise MachineLeft(
                     f"{handle.place} may still run: {problem or 'it does not go away'}",
                     "Look at the provider's console; `nightshift run cost-guard` tries again.",
                 )

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
-from infra.errors import IntegrityError, StorageFull
+from infra.errors import StorageFull
 from infra.objects import get
 from infra.objects.manifest import scan
 from infra.registry import ModelVersion
@@ -29,21 +29,24 @@ class FolderTarget:
         """Copy, verify, then move the link in one step; a reader sees the old or the new model."""
         model = self.folder / version.model
         place = model / version.version
+        link = model / f".champion.{os.getpid()}"
         try:
-            if place.exists() and scan(place).sha256 != version.sha256:
-                shutil.rmtree(place)  # altered since: the stored artefact is what counts
-            get(version.uri, place, version.sha256)
-            if scan(place).sha256 != version.sha256:
-                raise IntegrityError(
-                    f"{place} is not what was promoted", "Remove the folder and deploy again."
-                )
-            partial = model / f".champion.{os.getpid()}"
-            partial.unlink(missing_ok=True)
-            partial.symlink_to(version.version)
-            partial.replace(model / "champion")
-        except OSError as error:
+            model.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(version.version)  # first: it says whether the folder can be written
+            try:
+                self._copy(version, place)
+                link.replace(model / "champion")
+            finally:
+                link.unlink(missing_ok=True)
+        except (OSError, StorageFull) as error:
             raise StorageFull(
-                f"cannot deploy to {model}: {error}",
+                f"cannot deploy to {model}: {getattr(error, 'message', error)}",
                 "Let NIGHTSHIFT_SERVING_FOLDER name a folder with space that can be written.",
             ) from error
         return str(model / "champion")
+
+    def _copy(self, version: ModelVersion, place: Path) -> None:
+        if place.exists() and scan(place).sha256 != version.sha256:
+            shutil.rmtree(place)  # altered since: the stored artefact is what counts
+        get(version.uri, place, version.sha256)

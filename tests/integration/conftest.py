@@ -1,14 +1,23 @@
-"""Object stores for tests: local folders, and buckets of a server started once a session."""
+"""Object stores for tests: local folders, and buckets of a server started once a session; and
+a purse whose jobs are the test programs."""
 
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import boto3
 import pytest
 from s3_server import moto_server
 
+from deployments import tables
+from infra import database as db
+from infra import runs
 from infra.objects import bucket
+from infra.settings import settings
+from tasks import hooks, launch, reconcile
+from tasks.purse import Purse, fill
+from tests.launching import launcher
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -50,3 +59,16 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return request.getfixturevalue("s3")
     return (tmp_path / "objects").as_uri()
+
+
+@pytest.fixture
+def purse(database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Purse:
+    """A dollar for one run on a machine of 36 dollars an hour: a cent a second."""
+    monkeypatch.setenv("NIGHTSHIFT_LOCAL_USD_PER_HOUR", "36")
+    monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
+    monkeypatch.setenv("NIGHTSHIFT_POLL_SECONDS", "0.05")
+    settings.cache_clear()
+    for module in (launch, reconcile, hooks, tables):
+        monkeypatch.setattr(module, "launchers", lambda _target: {"local": launcher(home)})
+    run = runs.begin(database, "test-flow", {})
+    return fill(Purse(database, run, "local"), Decimal(1))

@@ -9,28 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from infra import database as db
-from infra import interruption, jobs, ledger, runs
+from infra import interruption, jobs, ledger
 from infra.compute.launcher import Handle, JobStatus
-from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError
-from infra.settings import settings
-from jobs.contract import Resources
+from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError, ObjectError
+from jobs.contract import Progress, Resources
 from tasks import launch, reconcile
 from tasks.purse import Purse, fill
-from tests.launching import alive, job, launcher, wait, wait_until_none_is_alive
-
-
-@pytest.fixture
-def purse(database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Purse:
-    """A dollar for one run on a machine of 36 dollars an hour: a cent a second."""
-    monkeypatch.setenv("NIGHTSHIFT_LOCAL_USD_PER_HOUR", "36")
-    monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
-    monkeypatch.setenv("NIGHTSHIFT_POLL_SECONDS", "0.05")
-    settings.cache_clear()
-    for module in (launch, reconcile):
-        monkeypatch.setattr(module, "launchers", lambda _target: {"local": launcher(home)})
-    run = runs.begin(database, "test-flow", {})
-    return fill(Purse(database, run, "local"), Decimal(1))
+from tests.launching import alive, fill_disk, job, launcher, wait, wait_until_none_is_alive
 
 
 def spec(home: Path, purse: Purse, step: str = "step", seconds_at_most: float = 30, **config):
@@ -117,6 +102,44 @@ def test_interruption_that_somebody_swallowed_stops_it_too(home: Path, purse: Pu
     signal.signal(signal.SIGINT, before[0])
     signal.signal(signal.SIGTERM, before[1])
     assert alive(home) == [] and budget(purse, "project").reserved == 0
+
+
+def test_full_object_store_costs_the_work_nothing(
+    home: Path, purse: Purse, small_disk: Path
+) -> None:
+    ballast = fill_disk(small_disk)
+    wanted = spec(home, purse, steps=5).model_copy(update={"output": small_disk.as_uri() + "/o"})
+    with pytest.raises(ObjectError, match="NIGHTSHIFT_OBJECTS") as caught:
+        launch.run_job(wanted, purse)
+    assert wanted.key in caught.value.message and "same command" in caught.value.remedy
+    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    ballast.unlink()
+    result = launch.run_job(wanted, purse)
+    assert result.metrics == {"total": 10.0} and result.resumed_from == 5
+    spent = sum(r.spent for r in launch.reservations(purse.pool, wanted.key))
+    assert budget(purse, "project").charged == spent
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_full_home_costs_the_work_nothing(
+    purse: Purse, small_disk: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(launch, "launchers", lambda _: {"local": launcher(small_disk)})
+    wanted = spec(small_disk, purse, steps=20)
+    ballast = small_disk / "ballast"
+
+    def fill_it(_progress: Progress) -> None:
+        if not ballast.exists():
+            fill_disk(small_disk)
+
+    if when == "before":
+        fill_disk(small_disk)
+    with pytest.raises(ObjectError, match="NIGHTSHIFT_HOME"):
+        launch.run_job(wanted, purse, fill_it)
+    assert alive(small_disk) == [] and budget(purse, "project").reserved == 0
+    ballast.unlink()
+    assert launch.run_job(wanted, purse).metrics == {"total": float(sum(range(20)))}
+    assert budget(purse, "project").reserved == 0
 
 
 def test_stopped_by_a_person_stays_stopped(home: Path, purse: Purse) -> None:

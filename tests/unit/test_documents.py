@@ -41,7 +41,7 @@ def test_every_flow_has_a_deployment() -> None:
 def test_schedules_that_cost_money_are_off() -> None:
     for deployment in DEPLOYMENTS:
         for schedule in deployment.get("schedules", []):
-            assert schedule["active"] is False
+            assert schedule["active"] is (deployment["name"] == "cost-guard"), "it launches nothing"
 
 
 @pytest.mark.parametrize("name", flow_names())

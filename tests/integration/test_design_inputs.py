@@ -1,0 +1,117 @@
+"""The demo's base is kept for what made it, its config and its sources; champions stand on it."""
+
+import shutil
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from infra import database as db
+from infra import objects, registry, runs
+from infra.errors import InputError
+from infra.settings import REPOSITORY, settings
+from jobs.contract import JobResult
+from jobs.design.config import BaseModelConfig
+from tasks import ppo
+from tasks.inputs import Inputs
+from tasks.ppo_parameters import NightlyPPOParameters
+from tasks.purse import Purse
+from tasks.run import Work
+
+_nights = count()
+
+
+class Quick(Work):
+    """A run whose base is trained at once: its weights are the first line of the trainer."""
+
+    def job(self, step: str, *_: object) -> JobResult:
+        source = self.folder / "made"
+        source.mkdir(exist_ok=True)
+        (source / "weights").write_text((ppo.DESIGN_SOURCES / "base.py").read_text()[:40])
+        artifacts = {
+            part: objects.put(source, f"{self.uri}/{step}/{part}")
+            for part in ("model", "prompts", "held_out")
+        }
+        return JobResult(status="succeeded", artifacts=artifacts)
+
+
+@pytest.fixture(autouse=True)
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the demo's sources that a test may change."""
+    copy = tmp_path / "design"
+    shutil.copytree(REPOSITORY / "jobs" / "design", copy)
+    monkeypatch.setattr(ppo, "DESIGN_SOURCES", copy)
+    return copy
+
+
+def begin(pool: db.Pool, name: str = "design") -> tuple[Quick, Inputs]:
+    """A new night of the demo, and what it works with."""
+    run = runs.begin(pool, "test-flow", {"night": next(_nights)})
+    work = Quick(run, Purse(pool, run, "local"), NightlyPPOParameters(name=name))
+    return work, ppo._with_design(work, ppo.prepare_inputs.fn(work.parameters))
+
+
+def change(source: Path, old: str, new: str) -> None:
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new, 1))
+
+
+def kept() -> int:
+    """How many bases are kept in this home folder."""
+    return len(objects.list_artifacts(f"{settings().objects_uri}/datasets/design")) // 3
+
+
+def test_the_base_is_made_once(database: db.Pool, sources: Path) -> None:
+    first, again = begin(database)[1], begin(database)[1]
+    assert first == again and kept() == 1
+    (sources / "__pycache__").mkdir(exist_ok=True)
+    (sources / "__pycache__" / "base.pyc").write_text("compiled")
+    assert begin(database)[1] == first and kept() == 1
+
+
+@pytest.mark.parametrize("name", ["base.py", "requests.py", "parts.py"])
+def test_other_sources_make_another_base_and_another_run(
+    database: db.Pool, sources: Path, name: str
+) -> None:
+    _, first = begin(database)
+    with (sources / name).open("a") as source:
+        source.write("\n# other\n")
+    _, other = begin(database)
+    assert kept() == 2 and first.base != other.base
+    assert first.checksums["design"] != other.checksums["design"]
+
+
+def test_another_config_makes_another_base(
+    database: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(database)
+    monkeypatch.setattr(ppo, "BaseModelConfig", partial(BaseModelConfig, steps=9))
+    begin(database)
+    assert kept() == 2
+
+
+def test_a_champion_stands_on_the_content_of_its_base(database: db.Pool, sources: Path) -> None:
+    champion = ppo.current_champion.fn(*begin(database, "content"))
+    with (sources / "base.py").open("a") as source:
+        source.write("\n# made elsewhere, of the same bytes\n")
+    work, same = begin(database, "content")
+    assert same.base and same.base.uri != champion.base
+    assert ppo.current_champion.fn(work, same).version == champion.version
+
+    change(sources / "base.py", '"""The demo', '"""Another demo')
+    work, other = begin(database, "content")
+    with pytest.raises(InputError, match=r"--model: the champion of 'content' stands on") as caught:
+        ppo.current_champion.fn(work, other)
+    assert "--name" in caught.value.remedy
+    assert [v.version for v in registry.versions("content")] == [champion.version]
+
+
+def test_a_champion_whose_base_is_gone_is_refused(database: db.Pool, sources: Path) -> None:
+    champion = ppo.current_champion.fn(*begin(database, "gone"))
+    objects.delete(champion.base)
+    change(sources / "base.py", '"""The demo', '"""Another demo')
+    work, other = begin(database, "gone")
+    with pytest.raises(InputError, match="--model"):
+        ppo.current_champion.fn(work, other)

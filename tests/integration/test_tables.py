@@ -1,0 +1,190 @@
+"""What the commands `budget`, `jobs` and `models` say of really spent money and real jobs."""
+
+import json
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from deployments.cli import cli
+from infra import jobs, ledger, registry, runs, verdicts
+from infra.database import Pool
+from infra.errors import GateError, InputError, JobFailed, JobStopped
+from infra.registry import ModelVersion
+from tasks import launch
+from tasks.gate import first_version
+from tasks.purse import Purse
+from tests.launching import job, launcher, wait_until_none_is_alive
+
+
+def say(*words: str) -> str:
+    """What a command prints for people. Raises what it raises."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(
+        cli, list(words), standalone_mode=False, catch_exceptions=False
+    )
+    return result.output
+
+
+def tell(*words: str) -> Any:
+    """What a command prints for scripts."""
+    return json.loads(say(*words, "--json"))
+
+
+def short(home: Path, purse: Purse, step: str, **config: Any):
+    return job(home, f"{purse.run.id}/{step}", **config).model_copy(update={"max_hours": 20 / 3600})
+
+
+def test_budgets_tell_limit_charged_reserved_and_who_holds_it(home: Path, purse: Purse) -> None:
+    told = {}
+
+    def look(_progress: object) -> None:
+        told["rows"] = {b["scope"]: b for b in tell("budget", "show")}
+        told["table"] = say("budget", "show")
+
+    launch.run_job(short(home, purse, "step", seconds=0.3), purse, look)
+    project = told["rows"]["project"]
+    held = Decimal(project["reserved"])
+    assert Decimal(0) < held <= launch.price(Decimal(36), 20 / 3600)
+    assert Decimal(project["remaining"]) == 200 - held - Decimal(project["charged"])
+    assert [holder["key"] for holder in project["holders"]] == [f"{purse.run.id}/step#1"]
+    assert told["rows"][f"run:{purse.run.id}"]["limit"] == "1.0000"
+    for words in ("project a day", "200.00", f"{purse.run.id}/step#1", "▒", "UTC", "never"):
+        assert words in told["table"], words
+    (charged,) = {b["charged"] for b in tell("budget", "show") if b["scope"] != "flow:test-flow"}
+    assert Decimal(charged) == ledger.charged(purse.pool, f"run:{purse.run.id}") > 0
+
+
+def test_budgets_are_set_and_closed(database: Pool) -> None:
+    told = tell("budget", "set", "12.5", "--scope", "flow:x", "--window", "month")
+    (flow,) = [budget for budget in told if budget["scope"] == "flow:x"]
+    assert (flow["limit"], flow["period"], flow["timezone"]) == ("12.5000", "month", "UTC")
+    table = say("budget", "set", "0", "--timezone", "Asia/Tokyo")
+    assert "closed" in table and "JST" in table and "12.50" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["much"], "LIMIT"),
+        (["nan"], "nan"),
+        (["-1"], "-1"),
+        (["1", "--timezone", "Mars/Base"], "Mars/Base"),
+        (["1", "--scope", "everybody"], "everybody"),
+    ],
+    ids=["no number", "nan", "negative", "timezone", "scope"],
+)
+def test_what_is_no_budget(database: Pool, words: list[str], named: str) -> None:
+    before = tell("budget", "show")
+    with pytest.raises(InputError) as caught:
+        say("budget", "set", "--", *words) if words == ["-1"] else say("budget", "set", *words)
+    assert named.lower() in str(caught.value).lower() and caught.value.remedy
+    assert tell("budget", "show") == before
+
+
+def test_jobs_are_listed_newest_first_with_what_they_cost(home: Path, purse: Purse) -> None:
+    assert "No jobs yet" in say("jobs", "list")
+    launch.run_job(short(home, purse, "good", seconds=0.2), purse)
+    with pytest.raises(JobFailed):
+        launch.run_job(short(home, purse, "bad", fail="the reward is NaN"), purse)
+    bad, good = tell("jobs", "list")
+    assert (good["key"], good["state"], good["error"]) == (
+        f"{purse.run.id}/good",
+        "succeeded",
+        None,
+    )
+    assert bad["state"] == "failed" and "the reward is NaN" in bad["error"]
+    assert Decimal(good["usd"]) + Decimal(bad["usd"]) == ledger.charged(purse.pool, "project")
+    assert [row["key"] for row in tell("jobs", "list", "--limit", "1")] == [bad["key"]]
+    assert tell("jobs", "list", "--running") == []
+    table = say("jobs", "list")
+    assert table.index(bad["key"]) < table.index(good["key"]) and good["usd"] in table
+
+
+def test_logs_are_the_jobs_own(home: Path, purse: Purse) -> None:
+    launch.run_job(short(home, purse, "good"), purse)
+    assert "from step 0" in say("jobs", "logs", "/good")
+    told = tell("jobs", "logs", f"{purse.run.id}/good", "--follow")
+    assert told["key"] == f"{purse.run.id}/good"
+    assert any("from step 0" in line for line in told["lines"])
+    with pytest.raises(InputError, match="names none"):
+        say("jobs", "logs", "nowhere")
+    launch.run_job(short(home, purse, "also-good"), purse)
+    with pytest.raises(InputError, match=r"names several: .*also-good"):
+        say("jobs", "logs", "good")
+
+
+def test_a_job_that_was_never_launched_has_no_log(home: Path, purse: Purse) -> None:
+    wanted = short(home, purse, "never")
+    jobs.record_launch(purse.pool, purse.run, wanted, "local", Decimal(36), None)
+    assert tell("jobs", "logs", "never") == {"key": wanted.key, "lines": []}
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
+def test_a_running_job_is_stopped_and_settled(home: Path, purse: Purse, as_json: bool) -> None:
+    wanted = short(home, purse, "endless", steps=9999)
+    outcome: list[BaseException] = []
+    stepped = threading.Event()
+
+    def work() -> None:
+        try:
+            launch.run_job(wanted, purse, lambda _: stepped.set())
+        except JobStopped as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert stepped.wait(30)
+    assert [row["state"] for row in tell("jobs", "list", "--running")] == ["running"]
+    assert "running" in say("jobs", "list")
+    if as_json:
+        assert tell("jobs", "stop", "endless") == {"key": wanted.key, "state": "stopped"}
+    else:
+        assert "stopped and settled" in say("jobs", "stop", "endless")
+    thread.join(30)
+    assert outcome and "stopped by a person" in str(outcome[0])
+    wait_until_none_is_alive(home)
+    assert launcher(home).running() == []
+    assert ledger.open_reservations(purse.pool) == []
+    (reservation,) = launch.reservations(purse.pool, wanted.key)
+    assert Decimal(0) < reservation.spent < reservation.amount
+    with pytest.raises(InputError, match="has stopped already"):
+        say("jobs", "stop", "endless")
+
+
+def test_models_are_listed_promoted_and_rolled_back(database: Pool) -> None:
+    assert "No models yet" in say("models", "list", "unheard-of")
+    assert tell("models", "list", "unheard-of") == []
+    run = runs.begin(database, "test-flow", {})
+    for number in (1, 2):
+        version = ModelVersion(
+            model="tabled", version="", uri=f"file:///{number}", sha256=f"{number}" * 64,
+            base="file:///1", metrics={"reward": number / 4}, parent="1" if number == 2 else None,
+        )  # fmt: skip
+        assert registry.register(f"run-{number}", version).version == str(number)
+    with pytest.raises(GateError, match="version 2 of tabled"):
+        say("models", "promote", "tabled", "2")
+    with pytest.raises(InputError, match="no previous champion"):
+        say("models", "rollback", "tabled")
+    for number in ("1", "2"):
+        verdicts.save(database, run, "tabled", number, "none", first_version())
+    assert "champion" in say("models", "promote", "tabled", "1")
+    told = tell("models", "promote", "tabled", "2")
+    assert [version["aliases"] for version in told] == [["champion"], ["previous"]]
+    told = tell("models", "rollback", "tabled")
+    assert [version["aliases"] for version in told] == [["previous"], ["champion"]]
+    table = say("models", "list")
+    for words in ("tabled", "reward 0.5", "run-2", "champion", "previous"):
+        assert words in table, words
+
+
+def test_a_plan_adds_up_and_runs_nothing(home: Path) -> None:
+    told = tell("run", "nightly-ppo", "--preset", "demo", "--plan")
+    steps = [step["step"] for step in told["steps"]]
+    assert steps == ["base (once)", "preflight", "collect", "train", "validate"]
+    assert Decimal(told["usd_at_most"]) == sum(Decimal(s["usd_at_most"]) for s in told["steps"])
+    table = say("run", "nightly-ppo", "--preset", "demo", "--plan")
+    assert f"At most ${Decimal(told['usd_at_most']):.4f}. Nothing was run or reserved." in table
+    assert not home.exists()
