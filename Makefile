@@ -11,11 +11,13 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
-# Two environments, one coverage: the control plane's tests, then those of the jobs.
+# One coverage of three runs: the control plane's tests, those on a Slurm cluster of their own (root
+# and Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
 	  tests/unit tests/integration tests/chaos tests/end_to_end
+	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= tests/cloud
 	@train=$$($(BIN)/python -m infra.compute.environments train-test) && \
 	  COVERAGE_FILE=$(CURDIR)/.coverage.train OMP_NUM_THREADS=1 PYTHONPATH=. \
 	  $$train -m pytest --confcutdir=tests/train --cov --cov-report= tests/train

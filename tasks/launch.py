@@ -21,6 +21,7 @@ from infra.compute.sky import SkyLauncher
 from infra.database import Pool
 from infra.errors import (
     REMEDY_MARK,
+    InputError,
     JobFailed,
     JobStopped,
     LaunchError,
@@ -73,6 +74,13 @@ def offers(resources: Resources, target: Target) -> list[Quote]:
 
 def cheapest(resources: Resources, target: Target) -> Quote:
     """The best offer for these resources. Raises LaunchError with every refusal."""
+    if target != "local" and not settings().objects_uri.startswith("s3://"):
+        if target == "sky":
+            raise InputError(
+                f"--target sky: a machine elsewhere cannot reach {settings().objects_uri}",
+                "Set NIGHTSHIFT_OBJECTS to an s3:// bucket.",
+            )
+        target = "local"
     return offers(resources, target)[0]
 
 

@@ -22,12 +22,7 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
     Two processes that want the same one make it once; one that was torn is made again. Raises
     EnvironmentBuildError with what uv said, StorageFull.
     """
-    requirements = files / f"{name}.txt"
-    if not requirements.is_file():
-        known = ", ".join(sorted(path.stem for path in files.glob("*.txt")))
-        raise EnvironmentBuildError(
-            f"there is no job environment {name!r}", f"Use one of: {known}."
-        )
+    requirements = requirements_of(name, files)
     folder = settings().home / "environments" / f"{name}-{_key(requirements)}"
     complete, python = folder / "COMPLETE", folder / "bin" / "python"
     if complete.exists() and python.exists():  # it may link to a Python that was removed
@@ -45,6 +40,17 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
             _make(folder, python, requirements, lock.fileno())
             complete.touch()
     return python
+
+
+def requirements_of(name: str, files: Path = ENVIRONMENTS) -> Path:
+    """The pinned file of environment `name`. Raises EnvironmentBuildError if there is none."""
+    path = files / f"{name}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in files.glob("*.txt")))
+        raise EnvironmentBuildError(
+            f"there is no job environment {name!r}", f"Use one of: {known}."
+        )
+    return path
 
 
 def _make(folder: Path, python: Path, requirements: Path, lock: int) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import psutil
 
 from infra import ledger
-from infra.compute import attempts
+from infra.compute import attempts, environments
 from infra.compute.attempts import Attempt
 from infra.compute.launcher import (
     Handle,
@@ -59,6 +59,7 @@ TEARDOWN_LAG = timedelta(seconds=120)
 """How long after its last sign of life a machine that nobody saw go may have been there."""
 STOP_MINUTES = 20
 CALL_ATTEMPTS = 5
+LAUNCH_ATTEMPTS = 3
 PASSED_ON = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
 """Secrets that a node gets, where they are set; a machine with a role of its own needs none."""
 
@@ -68,7 +69,7 @@ cd ~/nightshift
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || python3 -m pip install --quiet --user uv
 uv venv --quiet --allow-existing --python 3.11 ~/nightshift-env
-uv pip install --quiet --python ~/nightshift-env/bin/python \
+uv pip install --quiet --compile-bytecode --python ~/nightshift-env/bin/python \
   $(python3 infra/compute/uv.py) --requirements infra/environments/{environment}.txt
 """
 RUN = """\
@@ -113,35 +114,49 @@ class SkyLauncher:
         return sorted(quotes, key=lambda quote: (quote.hourly_usd, quote.region))
 
     def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote) -> Handle:
+        known = self._take_up(spec)
+        if known:
+            return known
+        self._require_readiness(spec, quote)
+        for _ in range(LAUNCH_ATTEMPTS):
+            attempt = attempts.begin(self.pool, spec, reservation, quote)
+            try:
+                task = self._task(spec, reservation, attempt, quote)
+                request = functools.partial(self._request, task, attempt, reservation)
+                self._wait_for_launch(_send(request))
+                attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
+                self._light_fuse(attempt.place, reservation)
+                self._require_network(attempt.place)
+                return attempt.handle
+            except _LaunchLost as error:
+                log.warning("%s: %s; launching anew", attempt.place, error)
+                self.stop(attempt.handle)
+            except Exception as error:
+                explained = _explain(error)
+                attempts.note(self.pool, attempt.place, error=explained.message)
+                self.stop(attempt.handle)
+                raise explained from error
+            except BaseException:  # Ctrl-C: what was asked for may be there already
+                self.stop(attempt.handle)
+                raise
+        raise LaunchError(
+            f"SkyPilot's API server died {LAUNCH_ATTEMPTS} times while it launched {spec.key}",
+            "`sky api logs` may say why.",
+        )
+
+    def _take_up(self, spec: JobSpec) -> Handle | None:
+        """The attempt that runs or has ended for good; one that cannot go on is taken down."""
         known = attempts.of_job(self.pool, spec.key)
-        if known and known[-1].gone_at is None:
-            last = known[-1]
-            if last.submitted_at is None and not self._carry_on(last):
-                self.stop(last.handle)
-            elif self.poll(last.handle).state == "running":
-                return last.handle
-            else:
-                self.stop(last.handle)
-            known = attempts.of_job(self.pool, spec.key)
-        if known and self.poll(known[-1].handle).state in ("succeeded", "failed"):
-            return known[-1].handle
-        self._require_readiness(quote)
-        attempt = attempts.begin(self.pool, spec, reservation, quote)
-        try:
-            task = self._task(spec, reservation, attempt, quote)
-            self._wait_for_launch(_send(lambda: self._request(task, attempt, reservation)))
-            attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
-            self._light_fuse(attempt.place, reservation)
-            self._require_network(attempt.place)
-        except Exception as error:
-            explained = _explain(error)
-            attempts.note(self.pool, attempt.place, error=explained.message)
-            self.stop(attempt.handle)
-            raise explained from error
-        except BaseException:  # Ctrl-C: what was asked for may be there already
-            self.stop(attempt.handle)
-            raise
-        return attempt.handle
+        if not known:
+            return None
+        last = known[-1]
+        if last.gone_at is None and last.submitted_at is None and not self._carry_on(last):
+            self.stop(last.handle)
+        state = self.poll(last.handle).state
+        if state not in ("running", "succeeded", "failed"):
+            self.stop(last.handle)
+            return None
+        return last.handle
 
     def attempts(self, key: str) -> list[Handle]:
         return [attempt.handle for attempt in attempts.of_job(self.pool, key)]
@@ -260,9 +275,8 @@ class SkyLauncher:
             return "running"  # its launch is under way
         if cluster.status.name != "UP" and attempt.submitted_at:
             return "lost"  # the node was taken away
-        heard = said.seen if said else attempt.submitted_at
         silent = timedelta(seconds=6 * settings().sky_sync_seconds + 30)
-        if heard and datetime.now(UTC) - heard < silent:
+        if said and datetime.now(UTC) - said.seen < silent:
             return "running"
         return self._state_by_queue(attempt)
 
@@ -316,11 +330,6 @@ class SkyLauncher:
 
     def _task(self, spec: JobSpec, reservation: Reserved, attempt: Attempt, quote: Quote) -> Any:
         config = settings()
-        if not config.objects_uri.startswith("s3://"):
-            raise LaunchError(
-                f"a machine elsewhere cannot reach {config.objects_uri}",
-                "Set NIGHTSHIFT_OBJECTS to an s3:// bucket for --target sky.",
-            )
         order = Order(
             spec=spec,
             id=reservation.id,
@@ -377,10 +386,7 @@ class SkyLauncher:
             with contextlib.suppress(*_disconnections()):
                 found = _sdk().api_status([request_id])
                 if not found:
-                    raise LaunchError(
-                        "SkyPilot's API server was restarted and has lost the launch",
-                        "Run the same command again: it launches anew.",
-                    )
+                    raise _LaunchLost("SkyPilot's API server has died and lost the launch")
                 if found[0].status in ("SUCCEEDED", "FAILED", "CANCELLED"):
                     break
             time.sleep(min(2.0, self.poll_seconds))
@@ -412,9 +418,10 @@ class SkyLauncher:
                     return
                 time.sleep(1)
 
-    def _require_readiness(self, quote: Quote) -> None:
+    def _require_readiness(self, spec: JobSpec, quote: Quote) -> None:
         """What must hold before a machine is asked for."""
         config = settings()
+        environments.requirements_of(spec.environment)
         if not any(fnmatch(quote.region, pattern) for pattern in config.sky_allowed):
             raise LaunchError(
                 f"{quote.region} is not allowed", "NIGHTSHIFT_SKY_ALLOWED lists what is."
@@ -440,6 +447,10 @@ class SkyLauncher:
                     f"the machine {place} has the addresses {', '.join(pair)}",
                     "None is in NIGHTSHIFT_ALLOWED_NETWORKS; it was taken down.",
                 )
+
+
+class _LaunchLost(Exception):
+    """Nobody works at the launch any more; what it made is still to be taken down."""
 
 
 def _offers(resources: Resources) -> list[Any]:

@@ -52,7 +52,7 @@ def slurm(environment: pytest.MonkeyPatch) -> Iterator[Path]:
         pytest.skip("a Slurm cluster on one machine needs root and Debian's packages")
     folder = Path(tempfile.mkdtemp(prefix="nightshift-sky-"))
     folder.chmod(0o755)
-    port = free_ports(4)
+    port = free_ports(5)
     for name, value in {
         "LAB": folder,
         "LAB_PORT": port,
@@ -64,7 +64,7 @@ def slurm(environment: pytest.MonkeyPatch) -> Iterator[Path]:
     subprocess.run([SLURM, "install"], check=True)
     environment.setenv("SLURM_CONF", str(folder / "etc/slurm.conf"))
     environment.setenv("HOME", str(folder / "home"))
-    environment.setenv("SKYPILOT_API_SERVER_LOCAL_PORT", str(free_ports(1)))
+    environment.setenv("SKYPILOT_API_SERVER_LOCAL_PORT", str(port + 4))
     try:
         subprocess.run([SLURM, "up"], check=True)
         yield folder

@@ -1,10 +1,20 @@
 """What tests on the real cluster share."""
 
+import contextlib
+import os
 import socket
 import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
 
 from infra import database as db
 from infra.compute.sky import SkyLauncher, _end_orphans
+from infra.settings import settings
+from jobs.contract import JobSpec, Resources
+from tasks.purse import Purse
 
 
 def free_ports(wanted: int) -> int:
@@ -36,3 +46,52 @@ def queue() -> list[str]:
     """Slurm's own list of what is allocated."""
     listed = subprocess.run(["squeue", "-h", "-o", "%j %T"], capture_output=True, text=True)
     return [line for line in listed.stdout.splitlines() if "COMPLET" not in line]
+
+
+def cancel(pattern: str = "ns-") -> None:
+    """Take the nodes away, as a preemption does."""
+    listed = subprocess.run(["squeue", "-h", "-o", "%i %j"], capture_output=True, text=True)
+    for line in listed.stdout.splitlines():
+        number, name = line.split()
+        if name.startswith(pattern):
+            subprocess.run(["scancel", number], check=True)
+
+
+def start_night(purse: Purse, spec: JobSpec) -> "subprocess.Popen[str]":
+    """The job in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.cloud.night", purse.run.id, spec.model_dump_json()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(holds: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.1)
+
+
+def kill_api_server() -> None:
+    """SIGKILL; what it has begun lives on without it."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            port = f"--port={os.environ['SKYPILOT_API_SERVER_LOCAL_PORT']}"
+            if "sky.server.server" in line and port in line:
+                process.kill()
+
+
+def job(purse: Purse, step: str = "step", hours: float = 0.1, gpus: int = 2, **config) -> JobSpec:
+    key = f"{purse.run.id}/{step}"
+    return JobSpec(
+        name="basic.steps",
+        environment="node",
+        config=config,
+        output=f"{settings().objects_uri}/runs/{key}",
+        max_hours=hours,
+        key=key,
+        resources=Resources(accelerators={"H100": gpus}),
+    )

@@ -34,7 +34,7 @@ configure() {
   cp "$uv" "$LAB/bin/uv"
   # What SkyPilot installs on a node otherwise, from places that a node may not reach.
   "$uv" venv --quiet --python /usr/bin/python3 "$LAB/runtime"
-  "$uv" pip install --quiet --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py) \
+  "$uv" pip install --quiet --compile-bytecode --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py) \
     --constraints infra/environments/control.txt 'skypilot[slurm]'
   "$uv" venv --quiet --seed --python /usr/bin/python3 "$LAB/userenv"
   id "$LAB_USER" >/dev/null 2>&1 || useradd -M -p '*' -d "$LAB/node/home" -s /bin/bash "$LAB_USER"

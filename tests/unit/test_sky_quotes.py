@@ -1,0 +1,103 @@
+"""What becomes of SkyPilot's offers and errors, without SkyPilot."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from infra.compute import sky
+from infra.errors import LaunchError, NoCapacity
+from infra.settings import Settings, settings
+from jobs.contract import Resources
+
+
+def offer(price: object, region: str = "aws/eu-west-1") -> SimpleNamespace:
+    def get_cost(_seconds: int) -> object:
+        if isinstance(price, Exception):
+            raise price
+        return price
+
+    infra = SimpleNamespace(to_str=lambda: region)
+    return SimpleNamespace(
+        infra=infra, get_cost=get_cost, cloud="AWS", use_spot=True, instance_type="p5"
+    )
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The price list of every cloud, a minute old."""
+    path = tmp_path / "vms.csv"
+    path.write_text("InstanceType,Price\n")
+    monkeypatch.setattr(
+        sky.importlib, "import_module", lambda _: SimpleNamespace(get_catalog_path=lambda _: path)
+    )
+    os.utime(path, (time.time() - 60,) * 2)
+    settings.cache_clear()
+    return path
+
+
+def test_a_quote_is_the_catalogues_price_rounded_up_and_its_age(catalogue: Path) -> None:
+    wanted = Resources(accelerators={"H100": 8}, use_spot=True)
+    quote = sky._quote(offer(12.34561), wanted, "aws/eu-west-1")
+    assert quote.hourly_usd == Decimal("12.3457") and quote.spot and quote.instance_type == "p5"
+    assert quote.priced_at and datetime.now(UTC) - quote.priced_at > timedelta(seconds=59)
+
+
+@pytest.mark.parametrize("price", [0, 0.0, -1])
+def test_no_price_is_an_error_and_not_zero(catalogue: Path, price: float) -> None:
+    with pytest.raises(LaunchError, match="has no price"):
+        sky._quote(offer(price), Resources(), "slurm/local")
+
+
+def test_a_catalogue_that_cannot_be_read_is_an_error(catalogue: Path) -> None:
+    with pytest.raises(LaunchError, match="has no price: no such row"):
+        sky._quote(offer(ValueError("no such row")), Resources(), "aws/eu-west-1")
+
+
+def test_a_stale_price_is_an_error(catalogue: Path) -> None:
+    os.utime(catalogue, (time.time() - 25 * 3600,) * 2)
+    with pytest.raises(LaunchError, match="NIGHTSHIFT_SKY_PRICE_MAX_AGE_HOURS"):
+        sky._quote(offer(1), Resources(), "aws/eu-west-1")
+
+
+def test_offers_are_sorted_and_those_that_are_refused_are_named(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = [offer(9, "aws/b"), offer(3, "gcp/a"), offer(101, "aws/c"), offer(5, "aws/d")]
+    monkeypatch.setattr(sky, "_offers", lambda _: offers)
+    monkeypatch.setenv("NIGHTSHIFT_SKY_ALLOWED", "aws/*, slurm/*")
+    settings.cache_clear()
+    launcher = sky.SkyLauncher(None)  # type: ignore[arg-type]
+    assert [one.region for one in launcher.quotes(Resources())] == ["aws/d", "aws/b"]
+    offers[:] = [offer(3, "gcp/a"), offer(101, "aws/c")]
+    with pytest.raises(LaunchError, match=r"MAX_USD_PER_HOUR.*gcp/a is not in NIGHTSHIFT_SKY"):
+        launcher.quotes(Resources())
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("NoCloudAccessError", "no cloud enabled"),
+        ("ResourcesUnavailableError", "not to be had"),
+        ("InvalidCloudCredentials", "credentials"),
+        ("UserRequestRejectedByPolicy", "admin policy"),
+        ("SomethingElse", "SkyPilot: SomethingElse"),
+    ],
+)
+def test_what_skypilot_raises_is_told_in_one_clear_line(name: str, says: str) -> None:
+    explained = sky._explain(type(name, (Exception,), {})("quota\n   of zero"))
+    assert says in explained.message and "quota of zero" in explained.message + "quota of zero"
+    assert isinstance(explained, NoCapacity) == (name == "ResourcesUnavailableError")
+
+
+def test_lists_in_settings_are_divided_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", "10.0.0.0/8, 192.168.1.0/24")
+    assert Settings().allowed_networks == ["10.0.0.0/8", "192.168.1.0/24"]
+    monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", "10.0.0.0/8,everywhere")
+    with pytest.raises(ValueError, match="everywhere"):
+        Settings()
