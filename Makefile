@@ -42,9 +42,11 @@ check: .venv/dev
 	@$(PYTHON) infra/compute/uv.py .venv/bin/python $(ENVIRONMENTS)/dev.txt
 	@touch $@
 
-# torch is pinned without its local version, so that a CUDA machine gets its own build.
+# torch is pinned without its local version, so that a CUDA machine gets its own build; while it is
+# resolved, the local version keeps the CPU build, which drags in no CUDA packages.
 lock: .venv/control
 	@cd $(ENVIRONMENTS) && for name in control dev train train-test; do \
+	  sed -i 's/^\(torch==[0-9.]*\)$$/\1+cpu/' $$name.txt; \
 	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; esac); \
 	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock  (uv pip compile)" \
