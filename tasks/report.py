@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from infra.verdicts import Verdict
-from jobs.contract import Progress
+from jobs.contract import Artifact, Progress
 
 
 class Cost(BaseModel):
@@ -60,6 +60,17 @@ class Report(BaseModel):
         if self.verdict.gain <= 0:
             return None
         return self.total / (Decimal(str(self.verdict.gain)) * 100)
+
+
+class Notice(BaseModel):
+    """How a run ended that trained nothing: with a dataset, or with nothing to learn."""
+
+    run: str
+    model: str
+    resumed: bool
+    nothing_to_learn: bool
+    dataset: Artifact | None
+    files: dict[str, str]
 
 
 def markdown(report: Report) -> str:
