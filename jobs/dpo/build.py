@@ -110,7 +110,7 @@ def program(job: Job[BuildConfig]) -> Outcome:
         **skipped,
     }
     split = {"train": ~held_out, "held_out": held_out & ~simulated}
-    _require_pairs(counts, split, config)
+    _require_pairs(counts, split, config, simulated=bool(simulated.any()))
     folder = job.scratch / "dataset"
     folder.mkdir(exist_ok=True)
     statistics = card.Statistics()
@@ -202,9 +202,11 @@ def _held_out(groups: np.ndarray, share: float) -> np.ndarray:
 
 
 def _require_pairs(
-    counts: dict[str, int], split: dict[str, np.ndarray], config: BuildConfig
+    counts: dict[str, int], split: dict[str, np.ndarray], config: BuildConfig, *, simulated: bool
 ) -> None:
-    if split["train"].any() and split["held_out"].any():
+    """Raises InputError where one side is empty; with simulated pairs, prompts of the user's own
+    can judge."""
+    if split["train"].any() and (split["held_out"].any() or simulated):
         return
     why = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     if not split["train"].any() and not split["held_out"].any():

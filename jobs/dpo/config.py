@@ -204,6 +204,15 @@ class DPOConfig(ModelConfig, DPOHyperparameters):
     )
 
 
+class PreflightConfig(DPOConfig):
+    """What a training and its judging will be told, tried out."""
+
+    reward: str | None = Field(
+        default=None, title="Reward", description="As in jobs.ppo.config; unset with a judge."
+    )
+    judge: str | None = Field(default=None, title="Judge", description="As in judging.")
+
+
 class PairEvaluateConfig(EvaluateConfig):
     """Candidate against champion on held-out prompts and held-out pairs."""
 
@@ -221,4 +230,7 @@ class PairEvaluateConfig(EvaluateConfig):
     beta: float = Field(default=0.1, gt=0, title="Beta", description="Scale of implicit rewards.")
     max_tokens: int = Field(
         default=1024, ge=8, title="Length", description="As in training: longer answers are cut."
+    )
+    pair_limit: int = Field(
+        default=2000, ge=1, title="Pairs", description="Held-out pairs that are scored at most."
     )

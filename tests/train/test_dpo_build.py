@@ -116,6 +116,12 @@ def test_simulated_pairs_are_never_held_out(dataset, tmp_path):
     assert not trained & {r["prompt"] for r in splits["held_out"]}
 
 
+def test_simulated_pairs_alone_leave_judging_to_prompts_of_ones_own(dataset):
+    _, splits, folder = dataset([row(n, simulated=True) for n in range(99)])
+    assert len(splits["train"]) > 80 and splits["held_out"] == []
+    assert (folder / "prompts.jsonl").read_text() == ""
+
+
 def test_feedback_and_a_scrubbing_function_of_ones_own(dataset, tmp_path, write_lines):
     mine = tmp_path / "mine.py"
     mine.write_text("def hide(text): return text.replace('Jo', 'someone')")
@@ -136,7 +142,6 @@ def test_feedback_and_a_scrubbing_function_of_ones_own(dataset, tmp_path, write_
     [
         ([row(n) for n in range(9)], {"min_confidence": 0.95}, "no pair is left.*9 below"),
         ([row(1, "a", str(n)) for n in range(9)], {}, "one prompt or group"),
-        ([row(n, simulated=True) for n in range(99)], {}, "no pair is left to judge with"),
     ],
 )
 def test_what_leaves_nothing_says_why(dataset, rows, config, said):
