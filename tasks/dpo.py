@@ -25,6 +25,8 @@ from tasks.run import Work
 from tasks.winrate import win_rate
 
 REWARD_OF_DESIGN = "jobs.design.reward:reward"
+SIMULATED_EACH = 4
+"""Simulated answers to one prompt, to be compared."""
 CHECKING = Resources(cpus=1, memory_gb=4)
 
 
@@ -100,6 +102,7 @@ def build_dataset(work: Work, given: Given, champion: ModelVersion) -> Artifact:
                 model=parameters.model,
                 reward=function_spec(reward_of(parameters) or "", given.reward),
                 count=parameters.simulate,
+                samples_per_prompt=SIMULATED_EACH,
                 seed=parameters.seed,
                 max_new_tokens=parameters.max_new_tokens,
                 model_version=champion.version,

@@ -208,7 +208,9 @@ def _require_pairs(
     can judge."""
     if split["train"].any() and (split["held_out"].any() or simulated):
         return
-    why = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    why = ", ".join(
+        f"{count:,} {what}" for what, count in counts.items() if count or what == "read"
+    )
     if not split["train"].any() and not split["held_out"].any():
         raise InputError(
             f"no pair is left: {why}",

@@ -137,19 +137,18 @@ def fit(machine: Machine, shape: Shape, config: DPOConfig, tokens: int) -> Fit:
     each = config.effective_batch // processes
     dtype = _dtype(machine, shape, config)
     free = machine.free // (processes if machine.kind == "cpu" else 1)
-    tried = [
-        (checkpointing, quantised)
-        for quantised in _allowed(config.quantise, machine.kind != "cpu")
-        for checkpointing in _allowed(config.gradient_checkpointing, True)
-    ]
-    found: list[tuple[int, bool, bool]] = []
-    for checkpointing, quantised in tried:
+    best = (0, False, False)
+    for quantised in _allowed(config.quantise, machine.kind != "cpu"):
         left = USABLE * free - fixed_bytes(shape, config, dtype, quantised)
-        pair = pair_bytes(shape, tokens, dtype, checkpointing)
-        micro = min(each, max(0, int(left // pair)))
-        found.append((_divisor(each, micro) if micro else 0, checkpointing, quantised))
-    enough = [one for one in found if one[0] * WORTH_IT >= each]
-    best = enough[0] if enough else max(found, key=lambda one: one[0])
+        found: list[tuple[int, bool, bool]] = []
+        for checkpointing in _allowed(config.gradient_checkpointing, True):
+            pair = pair_bytes(shape, tokens, dtype, checkpointing)
+            micro = min(each, int(max(0.0, left) // pair))
+            found.append((_divisor(each, micro) if micro else 0, checkpointing, quantised))
+        enough = [one for one in found if one[0] * WORTH_IT >= each]
+        best = enough[0] if enough else max(found, key=lambda one: (one[0], one[1]))
+        if best[0]:
+            break
     micro, checkpointing, quantised = best
     memory = f"{free / 2**30:.1f} GiB free ({machine.kind})"
     reasons = [

@@ -5,7 +5,7 @@ from typing import Any
 
 from infra.errors import InputError
 from jobs.ppo.data import Prompt
-from jobs.ppo.reward import arguments_of, load_function
+from jobs.ppo.reward import accepted_arguments, arguments_of, load_function
 
 
 def undecided(completions: Sequence[Any], **_: Any) -> list[float]:
@@ -19,6 +19,7 @@ class Judge:
     def __init__(self, spec: str, source: Any = None) -> None:
         self.spec = spec
         self.function = load_function(spec, source, "--judge")
+        self.accepted = accepted_arguments(self.function)
 
     def wins(
         self, prompts: Sequence[Prompt], ours: Sequence[str], theirs: Sequence[str]
@@ -37,6 +38,8 @@ class Judge:
         arguments = arguments_of(prompts, first)
         arguments["first"] = arguments.pop("completions")
         arguments["second"] = arguments_of(prompts, second)["completions"]
+        if self.accepted is not None:
+            arguments = {name: v for name, v in arguments.items() if name in self.accepted}
         try:
             found = [float(value) for value in self.function(**arguments)]
         except Exception as error:

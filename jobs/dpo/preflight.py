@@ -71,7 +71,9 @@ def _prompts(job: Job[PreflightConfig]) -> Path:
 
 def _check_adapter(policy: Policy, folder: Path) -> None:
     """Raises InputError where the names or shapes of an adapter are not those of this base."""
-    add_adapter(policy, LoraConfig.from_pretrained(str(folder)))
+    adapter = LoraConfig.from_pretrained(str(folder))
+    adapter.base_model_name_or_path = None
+    add_adapter(policy, adapter)
     wanted = {n: list(v.shape) for n, v in get_peft_model_state_dict(policy.model).items()}
     with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
         found = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118

@@ -49,7 +49,7 @@ def load_function(spec: str, source: Path | None, option: str) -> Callable[..., 
 
 
 def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
-    accepted = _accepted(function)
+    accepted = accepted_arguments(function)
 
     def rewards(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         arguments = arguments_of(prompts, completions)
@@ -108,7 +108,7 @@ def _finite(
     return found
 
 
-def _accepted(function: Callable[..., Any]) -> set[str] | None:
+def accepted_arguments(function: Callable[..., Any]) -> set[str] | None:
     """Names of the arguments it takes; None for any."""
     try:
         parameters = inspect.signature(function).parameters.values()
