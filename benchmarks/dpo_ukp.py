@@ -87,7 +87,9 @@ def make_job(folder: Path, name: str, config: dict[str, Any], **inputs: Path) ->
         "name": "dpo.train",
         "environment": "train",
         "config": config,
-        "inputs": {key: put(path, f"{stored}/{key}").uri for key, path in inputs.items()},
+        "inputs": {
+            key: put(path, f"{stored}/{name}/inputs/{key}").uri for key, path in inputs.items()
+        },
         "output": f"{stored}/{name}",
         "max_hours": 1,
         "key": name,

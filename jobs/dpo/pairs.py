@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, disable_progress_bars
+from pyarrow.parquet import ParquetFile
 
 from infra.errors import InputError
 from jobs.ppo.data import Prompt
@@ -18,6 +19,9 @@ disable_progress_bars()
 
 def load(path: Path, cache: Path) -> Dataset:
     """A split, memory-mapped: rows with prompt, chosen, rejected, is_chat, confidence ..."""
+    file = ParquetFile(path)
+    if file.metadata.num_rows == 0:
+        return Dataset(file.read())
     found: Any = Dataset.from_parquet(str(path), cache_dir=str(cache))
     return found
 

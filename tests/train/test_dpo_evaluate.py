@@ -77,6 +77,18 @@ def test_the_champion_is_measured_too(run_job, files):
     assert all(pair["champion"] == pair["candidate"] for pair in pairs)
 
 
+def test_without_held_out_pairs_the_prompts_of_ones_own_judge(run_job, files, write_lines, prompts):
+    rows = [
+        {"prompt": f"say {n}", "chosen": "e", "rejected": "k", "simulated": True} for n in range(9)
+    ]
+    pairs = write_lines("simulated.jsonl", rows)
+    _, built = run_job(build.program, BuildConfig, "dpo.build", {"workers": 1}, pairs=pairs)
+    files = {**files, "dataset": built.artifacts["dataset"], "prompts": prompts}
+    metrics, rows, pairs = judge(run_job, files)
+    assert pairs == [] and len(rows) == 24
+    assert metrics["held_out_pairs"] == 0 and "candidate_reward_accuracy" not in metrics
+
+
 def test_a_judge_is_asked_in_both_orders(run_job, files, tmp_path):
     (tmp_path / "judge.py").write_text(JUDGE)
     inputs = {**files, "judge": tmp_path / "judge.py"}
