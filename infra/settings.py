@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(
         default=0.5, gt=0, description="How often a running job is looked at and charged, s."
     )
+    feedback_threshold: int = Field(
+        default=500,
+        ge=1,
+        description="Pieces of feedback on a model after which `feedback.threshold-reached` is "
+        "emitted, each time anew.",
+    )
     serving_folder: Path | None = Field(
         default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",

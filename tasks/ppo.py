@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -291,8 +291,14 @@ def deploy_champion(candidate: ModelVersion) -> str:
     return FolderTarget(folder).deploy(candidate)
 
 
-def resources(parameters: NightlyPPOParameters) -> Resources:
-    """What each job of the night asks for."""
+class Accelerated(Protocol):
+    """Parameters that say which GPUs a job gets."""
+
+    accelerators: str | None
+
+
+def resources(parameters: Accelerated) -> Resources:
+    """What each job of a training asks for."""
     if parameters.accelerators is None:
         return Resources(cpus=1, memory_gb=4)
     kind, _, count = parameters.accelerators.partition(":")

@@ -14,7 +14,7 @@ from tasks.artifacts import show
 from tasks.gate import paired_interval
 from tasks.launch import launchers, reservations
 from tasks.ppo import read_evaluation
-from tasks.report import Cost, Report, Score, draw, markdown
+from tasks.report import KL, REWARD, Cost, Drawn, Report, Score, draw, markdown
 from tasks.run import Work
 
 EXAMPLES = 3
@@ -30,31 +30,41 @@ def publish_report(
     served: str | None,
 ) -> Report:
     """The morning's report as files and as artifacts; closes the run."""
-    rows = read_evaluation(evaluation)
     trained = candidate.metrics
-    gains = None
+    rows = read_evaluation(evaluation)
+    collected = {
+        "stored trajectories trained on": int(trained.get("stored_used", 0)),
+        "trajectories too stale to use": int(trained.get("stored_too_stale", 0)),
+        "episodes in all, fresh rollouts included": int(trained.get("episodes", 0)),
+        "held-out prompts judged": len(rows),
+    }
+    report = draft(work, champion, candidate, rows, verdict, served, collected)
     if "reward_after_stored" in trained:
-        gains = (
-            trained["reward_after_stored"] - trained["reward_before"],
-            trained["reward_after_rerolls"] - trained["reward_after_stored"],
-        )
+        report.gained_by_stored = trained["reward_after_stored"] - trained["reward_before"]
+        report.gained_by_rerolls = trained["reward_after_rerolls"] - trained["reward_after_stored"]
+    return publish(work, report)
+
+
+def draft(
+    work: Work,
+    champion: ModelVersion,
+    candidate: ModelVersion,
+    rows: list[dict],
+    verdict: Verdict,
+    served: str | None,
+    collected: dict[str, int],
+) -> Report:
+    """What every training's report says."""
     files = {
         "markdown": str(work.folder / "report.md"),
         "plot": str(work.folder / "learning_curve.png"),
     }
-    report = Report(
+    return Report(
         run=work.run.id,
         model=champion.model,
         resumed=work.run.resumed,
-        collected={
-            "stored trajectories trained on": int(trained.get("stored_used", 0)),
-            "trajectories too stale to use": int(trained.get("stored_too_stale", 0)),
-            "episodes in all, fresh rollouts included": int(trained.get("episodes", 0)),
-            "held-out prompts judged": len(rows),
-        },
+        collected=collected,
         scores=[score(rows, name) for name in _measures(rows)],
-        gained_by_stored=gains[0] if gains else None,
-        gained_by_rerolls=gains[1] if gains else None,
         verdict=verdict,
         champion=champion.version,
         candidate=candidate.version,
@@ -71,10 +81,14 @@ def publish_report(
         },
         files=files,
     )
-    draw(report, curve(work), Path(files["plot"]))
+
+
+def publish(work: Work, report: Report, main: Drawn = REWARD, second: Drawn = KL) -> Report:
+    """Write the report and its plot, show both in the UI, and close the run."""
+    draw(report, curve(work), Path(report.files["plot"]), main, second)
     text = markdown(report)
-    Path(files["markdown"]).write_text(text)
-    show("nightly-report", text, {"learning-curve": Path(files["plot"])})
+    Path(report.files["markdown"]).write_text(text)
+    show("nightly-report", text, {"learning-curve": Path(report.files["plot"])})
     runs.end(work.pool, work.run, "finished", report.model_dump(mode="json"))
     return report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from infra.verdicts import Verdict
-from jobs.contract import Progress
+from jobs.contract import Artifact, Progress
 
 
 class Cost(BaseModel):
@@ -39,8 +39,8 @@ class Report(BaseModel):
     resumed: bool
     collected: dict[str, int]
     scores: list[Score]
-    gained_by_stored: float | None
-    gained_by_rerolls: float | None
+    gained_by_stored: float | None = None
+    gained_by_rerolls: float | None = None
     verdict: Verdict
     champion: str
     candidate: str
@@ -48,6 +48,7 @@ class Report(BaseModel):
     files: dict[str, str] = {}
     costs: list[Cost]
     examples: list[tuple[str, str, str]]
+    sections: dict[str, str] = {}
     look_next: dict[str, str]
 
     @property
@@ -60,6 +61,17 @@ class Report(BaseModel):
         if self.verdict.gain <= 0:
             return None
         return self.total / (Decimal(str(self.verdict.gain)) * 100)
+
+
+class Notice(BaseModel):
+    """How a run ended that trained nothing: with a dataset, or with nothing to learn."""
+
+    run: str
+    model: str
+    resumed: bool
+    nothing_to_learn: bool
+    dataset: Artifact | None
+    files: dict[str, str]
 
 
 def markdown(report: Report) -> str:
@@ -118,6 +130,8 @@ def markdown(report: Report) -> str:
         for prompt, before, after in report.examples:
             lines += [f"- {_code(prompt)}", f"  - before: {_code(before)}"]
             lines += [f"  - after: {_code(after)}"]
+    for title, text in report.sections.items():
+        lines += ["", f"## {title}", "", text]
     lines += ["", "## Where to look next", ""]
     lines += [f"- {what}: `{where}`" for what, where in report.look_next.items()]
     return "\n".join(lines) + "\n"
@@ -140,28 +154,37 @@ def _code(text: str) -> str:
     return f"`{text.strip().replace('`', chr(39)) or '(empty)'}`"
 
 
-def draw(report: Report, curve: Sequence[Progress], path: Path) -> None:
+Drawn = tuple[str, str]
+"""A metric of the learning curve, and what its axis says."""
+REWARD: Drawn = ("reward", "mean training reward")
+KL: Drawn = ("kl", "KL to the base, nats a completion")
+
+
+def draw(
+    report: Report, curve: Sequence[Progress], path: Path, main: Drawn = REWARD, second: Drawn = KL
+) -> None:
     """Draw the learning curve and the held-out comparison as a PNG of 1,600 × 720 pixels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.5), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    points = [p for p in curve if "reward" in p.metrics]
+    points = [p for p in curve if main[0] in p.metrics]
     steps = [p.step for p in points]
-    left.plot(steps, [p.metrics["reward"] for p in points], color="#1f5fa8", lw=2, label="reward")
-    left.set(xlabel="iteration", ylabel="mean training reward", title="Learning curve")
+    left.plot(steps, [p.metrics[main[0]] for p in points], color="#1f5fa8", lw=2, label=main[0])
+    left.set(xlabel="iteration", ylabel=main[1], title="Learning curve")
     left.grid(alpha=0.25)
-    if any("kl" in p.metrics for p in points):
+    if any(second[0] in p.metrics for p in points):
         beside = left.twinx()
         beside.plot(
             steps,
-            [p.metrics.get("kl", float("nan")) for p in points],
+            [p.metrics.get(second[0], float("nan")) for p in points],
             color="#c2702c",
             lw=1.2,
             ls="--",
         )
-        beside.set_ylabel("KL to the base, nats a completion", color="#c2702c")
-        beside.set_ylim(bottom=0)
+        beside.set_ylabel(second[1], color="#c2702c")
+        if second is KL:
+            beside.set_ylim(bottom=0)
     positions = range(len(report.scores))
     for offset, side, colour in ((-0.2, "champion", "#7b8794"), (0.2, "candidate", "#1f5fa8")):
         values = [getattr(score, side) for score in report.scores]

@@ -63,6 +63,12 @@ class SampleConfig(RolloutConfig):
         title="Samples",
         description="Completions in all; prompts are cycled through.",
     )
+    samples_per_prompt: int = Field(
+        default=1,
+        ge=1,
+        title="Samples of a prompt",
+        description="Completions of one prompt before the next one.",
+    )
     start: int = Field(
         default=0,
         ge=0,

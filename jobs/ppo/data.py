@@ -89,7 +89,7 @@ def read_prompts(path: Path, option: str = "--prompts") -> list[Prompt]:
     seen: set[str] = set()
     for number, row in _rows(path, option):
         try:
-            content = _content(row.pop("prompt", None) or row.pop("messages", None))
+            content = content_of(row.pop("prompt", None) or row.pop("messages", None))
             _check_columns(row)
         except ValueError as error:
             raise _broken(path, number, str(error), option) from None
@@ -160,6 +160,15 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 def _rows(path: Path, option: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line that is not blank."""
+    for number, line in read_lines(path, option):
+        yield number, _parse(path, number, line, option)
+
+
+def read_lines(path: Path, option: str) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of each line of a plain or gzipped file that is not blank.
+
+    Raises InputError naming `option` where the file cannot be read on.
+    """
     number = 0
     try:
         with path.open("rb") as raw:
@@ -168,7 +177,7 @@ def _rows(path: Path, option: str) -> Iterator[tuple[int, dict[str, Any]]]:
             stream = gzip.GzipFile(fileobj=raw) if zipped else raw
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield number, _parse(path, number, line, option)
+                    yield number, line
     except (OSError, EOFError) as error:
         raise InputError(
             f"{path} cannot be read after line {number}: {error}", f"Correct {option}."
@@ -185,7 +194,7 @@ def _parse(path: Path, number: int, line: bytes, option: str) -> dict[str, Any]:
     return row
 
 
-def _content(content: object) -> str | list[Message]:
+def content_of(content: object) -> str | list[Message]:
     """The text or messages as they are. Raises ValueError saying what is wrong."""
     if isinstance(content, str) and content.strip():
         return content
@@ -203,6 +212,16 @@ def _content(content: object) -> str | list[Message]:
     return content
 
 
+def stored_content(text: str) -> str | list[Message]:
+    """The prompt that `Prompt.text` made a text of."""
+    if text.startswith("[{"):
+        try:
+            return content_of(json.loads(text))
+        except ValueError:
+            return text
+    return text
+
+
 def _check_columns(row: dict[str, Any]) -> None:
     taken = RESERVED & set(row)
     if taken:
@@ -215,7 +234,7 @@ def _preference(row: dict[str, Any]) -> Preference:
         raise ValueError("`chosen` and `rejected` must be texts")
     if chosen == rejected:
         raise ValueError("`chosen` and `rejected` are the same")
-    return Preference(_content(row.get("prompt")), chosen, rejected)
+    return Preference(content_of(row.get("prompt")), chosen, rejected)
 
 
 def _broken(path: Path, number: int, problem: str, option: str) -> InputError:

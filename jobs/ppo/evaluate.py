@@ -17,6 +17,7 @@ policy's perplexity.
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,19 @@ from jobs.runtime import Job, Outcome, main
 POLICIES = ("base", "champion", "candidate")
 
 
+Also = Callable[[str, Policy], None]
+
+
 def program(job: Job[EvaluateConfig]) -> Outcome:
-    prompts = read_prompts(job.input("prompts"), "--held-out")[: job.config.limit]
+    prompts = read_prompts(job.input("prompts"), "--held-out")
+    metrics, rows = evaluate(job, prompts[: job.config.limit])
+    return Outcome(metrics, {"evaluation": write_rows(job, rows)})
+
+
+def evaluate(
+    job: Job[Any], prompts: list[Prompt], also: Also = lambda _name, _policy: None
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """(metrics, rows) of all policies; `also` is called with the name of each and the policy."""
     reward, success = job_reward(job), _success(job)
     folders = {name: optional_input(job, name) for name in POLICIES[1:]}
     for folder in filter(None, folders.values()):
@@ -54,21 +66,31 @@ def program(job: Job[EvaluateConfig]) -> Outcome:
             metrics[f"{name}_perplexity"] = _perplexity(policy, reference)
             if folder and name == "candidate":
                 kls = _kl_to_base(policy, answers)
+            also(name, policy)
         else:
             rows[name] = rows["base"]
             metrics[f"{name}_perplexity"] = metrics["base_perplexity"]
         for measure in ("reward", "length", "invalid", *(["success"] if success else [])):
             metrics[f"{name}_{measure}"] = sum(row[measure] for row in rows[name]) / len(prompts)
         job.progress(step + 1, len(POLICIES), name, reward=metrics[f"{name}_reward"])
+    found = [
+        {"prompt": prompt.text, "columns": prompt.columns, "kl": kls[n]}
+        | {name: rows[name][n] for name in rows}
+        for n, prompt in enumerate(prompts)
+    ]
+    return {"kl": sum(kls) / len(kls), **metrics}, found
+
+
+def write_rows(job: Job[Any], rows: list[dict[str, Any]]) -> Path:
+    """The rows as JSON lines."""
     path = job.scratch / "evaluation.jsonl"
     with path.open("w") as stream:
-        for n, prompt in enumerate(prompts):
-            row = {"prompt": prompt.text, "columns": prompt.columns, "kl": kls[n]}
-            stream.write(json.dumps({**row, **{name: rows[name][n] for name in rows}}) + "\n")
-    return Outcome({"kl": sum(kls) / len(kls), **metrics}, {"evaluation": path})
+        for row in rows:
+            stream.write(json.dumps(row) + "\n")
+    return path
 
 
-def _load(job: Job[EvaluateConfig], folder: Path | None) -> Policy:
+def _load(job: Job[Any], folder: Path | None) -> Policy:
     policy = load_base(job.config, optional_input(job, "base"))
     if folder:
         load_candidate(policy, folder)
@@ -77,7 +99,7 @@ def _load(job: Job[EvaluateConfig], folder: Path | None) -> Policy:
 
 
 def _answer(
-    job: Job[EvaluateConfig],
+    job: Job[Any],
     policy: Policy,
     prompts: list[Prompt],
     reward: Reward,
@@ -110,7 +132,7 @@ def _answer(
     ]
 
 
-def _success(job: Job[EvaluateConfig]) -> Reward | None:
+def _success(job: Job[Any]) -> Reward | None:
     if job.config.success is None:
         return None
     source = optional_input(job, "success") or optional_input(job, "reward")
@@ -133,9 +155,7 @@ def _kl_to_base(policy: Policy, answers: list[Trajectory]) -> list[float]:
     return found
 
 
-def _reference(
-    job: Job[EvaluateConfig], policy: Policy, answers: list[Trajectory]
-) -> list[Trajectory]:
+def _reference(job: Job[Any], policy: Policy, answers: list[Trajectory]) -> list[Trajectory]:
     path = optional_input(job, "reference")
     if path is None:
         return answers

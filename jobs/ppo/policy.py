@@ -4,18 +4,25 @@ features. Works for every Hugging Face causal language model that PEFT can put a
 The reference policy is the base itself, that is, the policy with its adapter disabled.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -60,6 +67,14 @@ class NoValues(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_zeros(features.shape[:-1])
+
+
+class LoraChoice(Protocol):
+    """What a config says about a new adapter."""
+
+    lora_rank: int
+    lora_alpha: float
+    lora_targets: str
 
 
 @dataclass
@@ -127,10 +142,17 @@ class Policy:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def load_base(config: ModelConfig, folder: Path | None = None) -> Policy:
+def load_base(
+    config: ModelConfig,
+    folder: Path | None = None,
+    *,
+    weights: bool = True,
+    quantised: bool = False,
+) -> Policy:
     """The model and tokenizer of `folder`, else of `config.model`, without an adapter.
 
-    Raises InputError naming --model.
+    Without `weights` only their shapes, on the device `meta`; `quantised`: in 4 bits (NF4,
+    Dettmers et al. 2023). Raises InputError naming --model.
     """
     where = str(folder or config.model)
     if not where:
@@ -139,10 +161,21 @@ def load_base(config: ModelConfig, folder: Path | None = None) -> Policy:
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(
         config.dtype, torch.bfloat16 if cuda else torch.float32
     )
+    device = "cuda" if cuda else "cpu"
     try:
-        AutoConfig.from_pretrained(where)
+        shape = AutoConfig.from_pretrained(where)
         tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
+        if not weights:
+            model = _shapes(where, shape)
+        elif quantised:
+            four_bits = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+            model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=dtype, quantization_config=four_bits, device_map={"": device}
+            )
+        else:
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype).to(device)
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
@@ -151,8 +184,16 @@ def load_base(config: ModelConfig, folder: Path | None = None) -> Policy:
             "that this machine can download.",
         ) from error
     _use_threads(config, sum(parameter.numel() for parameter in model.parameters()))
-    model.requires_grad_(False).eval().to("cuda" if cuda else "cpu")
+    model.requires_grad_(False).eval()
     return Policy(model, tokenizer, *_special_ids(where, model, tokenizer), _context(model))
+
+
+def _shapes(where: str, config: Any) -> Any:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with contextlib.suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(where)
+    return model
 
 
 def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = None) -> Policy:
@@ -164,25 +205,33 @@ def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = No
     if champion:
         load_candidate(policy, champion, trainable=True)
     else:
-        targets = config.lora_targets
-        names = targets if targets == "all-linear" else [t.strip() for t in targets.split(",")]
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
-            target_modules=names,
-            fan_in_fan_out=any(isinstance(m, Conv1D) for m in policy.model.modules()),
-            task_type="CAUSAL_LM",
-        )
-        try:
-            policy.model = get_peft_model(policy.model, lora)
-        except ValueError as error:
-            raise InputError(
-                f"LoRA does not fit the model: {error}", "Name its linear layers in lora_targets."
-            ) from error
-        policy.model.eval()
+        add_adapter(policy, new_adapter(config, policy))
     if not isinstance(policy.value_head, ValueHead):
         policy.value_head = ValueHead(policy.width).to(policy.device)
     return policy
+
+
+def new_adapter(config: LoraChoice, policy: Policy) -> LoraConfig:
+    """The LoRA adapter that the config asks for."""
+    targets = config.lora_targets
+    names = targets if targets == "all-linear" else [t.strip() for t in targets.split(",")]
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
+        target_modules=names,
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in policy.model.modules()),
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(policy: Policy, adapter: PeftConfig) -> None:
+    """Put a new adapter on the base. Raises InputError where it fits none of its layers."""
+    try:
+        policy.model = get_peft_model(policy.model, adapter).eval()
+    except ValueError as error:
+        raise InputError(
+            f"LoRA does not fit the model: {error}", "Name its linear layers in lora_targets."
+        ) from error
 
 
 def learning_rates(config: PPOConfig, policy: Policy) -> tuple[float, float]:

@@ -31,19 +31,25 @@ def load_reward(spec: str, source: Path | None = None, option: str = "--reward")
     file, the folder that the module lies in, or the reward model. Raises InputError naming
     `option`.
     """
-    place, colon, name = spec.rpartition(":")
-    if not colon:
+    if ":" not in spec:
         return _reward_model(source or Path(spec), option)
+    return _checked(load_function(spec, source, option), spec, option)
+
+
+def load_function(spec: str, source: Path | None, option: str) -> Callable[..., Any]:
+    """The function that `spec` names, module:function or file.py:function; `source` as above.
+
+    Raises InputError naming `option`.
+    """
+    place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         path = source if source and source.is_file() else (source or Path()) / place
-        function = _named(_import_file(path, option), name, spec, option)
-    else:
-        function = _named(_import_module(place, source, option), name, spec, option)
-    return _checked(function, spec, option)
+        return _named(_import_file(path, option), name, spec, option)
+    return _named(_import_module(place, source, option), name, spec, option)
 
 
 def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
-    accepted = _accepted(function)
+    accepted = accepted_arguments(function)
 
     def rewards(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         arguments = arguments_of(prompts, completions)
@@ -102,7 +108,7 @@ def _finite(
     return found
 
 
-def _accepted(function: Callable[..., Any]) -> set[str] | None:
+def accepted_arguments(function: Callable[..., Any]) -> set[str] | None:
     """Names of the arguments it takes; None for any."""
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -24,15 +24,19 @@ from infra.errors import InputError
 from jobs.ppo.config import RewardModelConfig
 from jobs.ppo.data import Message, Preference, read_preferences
 from jobs.ppo.inputs import optional_input
-from jobs.ppo.trl_trainers import run, trainer_arguments
 from jobs.runtime import Job, Outcome, main
+from jobs.trainer import run, trainer_arguments
 
 BATCH = 64
 
 
 def program(job: Job[RewardModelConfig]) -> Outcome:
+    return train(job, read_preferences(job.input("preferences")))
+
+
+def train(job: Job[RewardModelConfig], pairs: list[Preference]) -> Outcome:
+    """Train on these pairs, some of them held out."""
     config = job.config
-    pairs = read_preferences(job.input("preferences"))
     random.Random(config.seed).shuffle(pairs)
     tested = max(1, round(config.held_out * len(pairs)))
     torch.manual_seed(config.seed)

@@ -40,7 +40,7 @@ def program(job: Job[SampleConfig]) -> Outcome:
         part = numbers[len(trajectories) : len(trajectories) + config.rollout_batch]
         rolled, _ = roll_out(
             policy,
-            [prompts[number % len(prompts)] for number in part],
+            [prompts[number // config.samples_per_prompt % len(prompts)] for number in part],
             reward,
             model_version=config.model_version,
             max_new_tokens=config.max_new_tokens,

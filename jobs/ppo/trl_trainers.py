@@ -5,20 +5,10 @@ head and read no stored trajectories (TRL ignores behaviour log-probabilities wi
 reference is the policy that the night begins with.
 """
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from jobs.ppo.config import PPOConfig
@@ -27,7 +17,8 @@ from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when
 from jobs.ppo.policy import NoValues, check_base, learning_rates, load_policy, save_candidate
 from jobs.ppo.reward import Reward
 from jobs.ppo.rollout import greedy_reward
-from jobs.runtime import Interrupted, Job, Outcome
+from jobs.runtime import Job, Outcome
+from jobs.trainer import run, trainer_arguments
 
 LOGGED = {"reward": "reward", "kl": "kl", "entropy": "entropy", "completions/mean_length": "length"}
 """TRL's names → ours."""
@@ -65,7 +56,7 @@ def train(job: Job[PPOConfig]) -> Outcome:
         ),
         processing_class=policy.tokenizer,
     )
-    run(job, trainer, config.seed)
+    run(job, trainer, config.seed, LOGGED)
     policy.model.eval()
     folder = job.scratch / "candidate"
     folder.mkdir(exist_ok=True)
@@ -77,74 +68,6 @@ def train(job: Job[PPOConfig]) -> Outcome:
         "episodes": float(config.iterations * config.rollouts),
     }
     return Outcome(metrics, {"candidate": folder})
-
-
-def run(job: Job[Any], trainer: Any, seed: int) -> None:
-    """Train to the end from the last whole checkpoint. Raises Interrupted after a SIGTERM."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(JobCallback(job))
-    found = job.latest_checkpoint()
-    set_seed(seed)  # right before training, else a resumed run differs
-    trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
-    if job.stopping and trainer.state.global_step < trainer.state.max_steps:
-        raise Interrupted
-
-
-def trainer_arguments(job: Job[Any], learning_rate: float) -> dict[str, Any]:
-    """What is the same for every trainer of TRL."""
-    output = job.scratch / "trainer"
-    shutil.rmtree(output, ignore_errors=True)
-    cuda = torch.cuda.is_available()
-    return {
-        "output_dir": str(output),
-        "seed": job.config.seed,
-        "learning_rate": learning_rate,
-        "bf16": cuda and job.config.dtype != "float32",
-        "use_cpu": not cuda,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "save_strategy": "steps",
-        "save_total_limit": 1,
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "dataloader_pin_memory": cuda,
-    }
-
-
-class JobCallback(TrainerCallback):
-    """Reports the trainer's logs as progress and copies its checkpoints whole into the job's."""
-
-    def __init__(self, job: Job[Any]) -> None:
-        self.job = job
-
-    def on_log(
-        self,
-        _args: TrainingArguments,
-        state: TrainerState,
-        _control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        measured = {ours: float(logs[key]) for key, ours in LOGGED.items() if key in (logs or {})}
-        if logs and "loss" in logs:
-            measured["loss"] = float(logs["loss"])
-        if measured:
-            self.job.progress(state.global_step, state.max_steps, "steps", **measured)
-
-    def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if self.job.stopping:
-            control.should_save = control.should_training_stop = True
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any
-    ) -> None:
-        written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self.job.save_checkpoint(
-            state.global_step,
-            lambda folder: shutil.copytree(written, folder, dirs_exist_ok=True),
-        )
 
 
 def _arguments(config: PPOConfig) -> dict[str, Any]:

@@ -42,6 +42,21 @@ def test_schedules_that_cost_money_are_off() -> None:
     for deployment in DEPLOYMENTS:
         for schedule in deployment.get("schedules", []):
             assert schedule["active"] is (deployment["name"] == "cost-guard"), "it launches nothing"
+        for trigger in deployment.get("triggers", []):
+            assert trigger["enabled"] is False
+
+
+def test_triggers_are_those_that_prefect_and_the_door_know() -> None:
+    from prefect.events import DeploymentEventTrigger
+
+    from tasks.feedback import EVENT
+
+    (deployment,) = [d for d in DEPLOYMENTS if d.get("triggers")]
+    (given,) = deployment["triggers"]
+    trigger = DeploymentEventTrigger.model_validate(given)
+    assert deployment["name"] == "dpo-training" and trigger.expect == {EVENT}
+    assert trigger.match.matches({"prefect.resource.id": "nightshift.model.design"})
+    assert "event.payload.model" in str(trigger.parameters)
 
 
 @pytest.mark.parametrize("name", flow_names())

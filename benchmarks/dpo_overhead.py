@@ -1,0 +1,165 @@
+"""What the orchestration adds to a DPO training: the same TRL script bare and as a paid job.
+
+    python -m benchmarks.dpo_overhead --base MODEL --dataset FOLDER --steps 60 --rounds 3
+
+MODEL is a model folder, DATASET one of build-preferences. In turn, in each round: the bare script
+(this file with --bare, in the job environment `train`), and the job `dpo.train` reserved, launched,
+watched, charged and stored as a flow does, in a home folder of its own with its own PostgreSQL.
+Both have the same model, pairs, arguments, one thread and checkpoints. Printed: seconds in all, and
+steps a second between the first and the last step.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+CONFIG = {"epochs": 9, "max_tokens": 256, "micro_batch": 16, "seed": 0, "checkpoint_interval": 20}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.bare:
+        bare(options)
+        return
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    found: dict[str, list[tuple[float, float]]] = {"bare": [], "job": []}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        Path(place).chmod(0o711)
+        from infra.compute import environments
+
+        python = environments.ensure("train")
+        home = Path(place) / "home"
+        home.mkdir()
+        (home / "environments").symlink_to(python.parents[2])
+        os.environ["NIGHTSHIFT_HOME"] = str(home)
+        for number in range(options.rounds):
+            found["bare"].append(run_bare(python, options))
+            found["job"].append(run_as_job(number, options))
+            print(f"round {number}: bare {found['bare'][-1]}, job {found['job'][-1]}", flush=True)
+    seconds = {name: statistics.median(one[0] for one in runs) for name, runs in found.items()}
+    rates = {name: statistics.median(one[1] for one in runs) for name, runs in found.items()}
+    added = [job[0] - alone[0] for job, alone in zip(found["job"], found["bare"], strict=True)]
+    print(f"bare {seconds['bare']:.1f} s, as a job {seconds['job']:.1f} s, medians")
+    print(f"added: {', '.join(f'{value:+.1f}' for value in added)} s")
+    print(f"steps a second: bare {rates['bare']:.2f}, as a job {rates['job']:.2f}")
+    print(json.dumps({"runs": found, "added": added}))
+
+
+def run_bare(python: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """(seconds, steps a second) of the script."""
+    command = [str(python), "-W", "ignore", "-m", "benchmarks.dpo_overhead", "--bare"]
+    command += ["--base", str(options.base), "--dataset", str(options.dataset)]
+    began = time.monotonic()
+    done = subprocess.run(
+        [*command, "--steps", str(options.steps)], capture_output=True, text=True, check=True
+    )
+    return time.monotonic() - began, float(done.stdout.splitlines()[-1])
+
+
+def run_as_job(number: int, options: argparse.Namespace) -> tuple[float, float]:
+    """The same for the job, from the reservation to the stored and settled result."""
+    from infra import database, runs
+    from infra.objects import put
+    from infra.settings import settings
+    from jobs.contract import JobSpec
+    from tasks.launch import launchers, run_job
+    from tasks.purse import Purse, fill
+
+    pool = database.pool()
+    run = runs.begin(pool, "benchmark", {"round": number})
+    stored = settings().objects_uri
+    spec = JobSpec(
+        name="dpo.train",
+        environment="train",
+        config={**CONFIG, "max_steps": options.steps},
+        inputs={
+            "base": put(options.base, f"{stored}/base").uri,
+            "dataset": put(options.dataset, f"{stored}/dataset").uri,
+        },
+        output=f"{stored}/{run.id}",
+        max_hours=0.5,
+        key=f"{run.id}/train",
+    )
+    purse = fill(Purse(pool, run, "local"), Decimal(5))
+    began = time.monotonic()
+    run_job(spec, purse)
+    seconds = time.monotonic() - began
+    lines = [line for line in launchers("local")["local"].progress(spec.key) if line.step > 0]
+    runs.end(pool, run, "finished")
+    return seconds, (lines[-1].step - lines[0].step) / (lines[-1].time - lines[0].time)
+
+
+def bare(options: argparse.Namespace) -> None:
+    """The script as one writes it for TRL alone; the last line is steps a second."""
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PrinterCallback,
+        TrainerCallback,
+        set_seed,
+    )
+    from trl import DPOConfig, DPOTrainer
+
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
+            if "loss" in (logs or {}):
+                times.append(time.time())
+
+    with tempfile.TemporaryDirectory() as place:
+        set_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(options.base)
+        model = AutoModelForCausalLM.from_pretrained(options.base)
+        pairs: Any = load_dataset(
+            "parquet", data_files=str(options.dataset / "train.parquet"), cache_dir=place
+        )
+        trainer = DPOTrainer(
+            model=model,
+            args=DPOConfig(
+                output_dir=place,
+                per_device_train_batch_size=CONFIG["micro_batch"],
+                max_steps=options.steps,
+                learning_rate=0.128 / model.config.hidden_size,
+                warmup_steps=0.1,
+                max_length=CONFIG["max_tokens"],
+                save_steps=CONFIG["checkpoint_interval"],
+                save_total_limit=1,
+                logging_steps=1,
+                bf16=False,
+                use_cpu=True,
+                gradient_checkpointing=False,
+                dataloader_pin_memory=False,
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=pairs["train"].select_columns(["prompt", "chosen", "rejected"]),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Clock())
+        trainer.train()
+        trainer.save_model()
+    print((len(times) - 1) / (times[-1] - times[0]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Make a dataset of preferences from feedback, files and simulated answers.
+
+    python -m jobs.dpo.build JOB_FOLDER
+
+Inputs, each optional: `feedback` and `pairs` (JSON lines as jobs.dpo.data has them), `trajectories`
+(rewarded answers of the champion, to be paired as simulated ones), `scrub` (the user's function).
+Artefact: `dataset`, a folder with train.parquet, held_out.parquet, prompts.jsonl (the held-out
+prompts, with the columns that a reward needs), card.json and card.md.
+
+Rows go to an Arrow file once, and by numbers of 8 bytes from there on: a million pairs need two
+passes over that file and less than 4 GB.
+"""
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.errors import InputError
+from jobs.dpo import card, feedback
+from jobs.dpo.config import BuildConfig
+from jobs.dpo.data import Feedback, Pair, Reading, normalised, require_one_kind
+from jobs.dpo.duplicates import near_duplicates, number_of, settle, vote_of
+from jobs.ppo.data import read_trajectories
+from jobs.ppo.inputs import optional_input, stop_when_told
+from jobs.ppo.reward import load_function
+from jobs.runtime import Job, Outcome, main
+
+BATCH = 10_000
+MOST_PROMPTS = 1000
+"""Held-out prompts that are answered when a candidate is judged."""
+SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("source", pa.string()),
+        ("simulated", pa.bool_()),
+        ("is_chat", pa.bool_()),
+        ("group", pa.string()),
+        ("columns", pa.string()),
+    ]
+)
+FULL = SCHEMA.append(pa.field("confidence", pa.float32())).append(pa.field("votes", pa.int32()))
+
+
+class Numbers:
+    """What is kept in memory of each pair that was read."""
+
+    def __init__(self) -> None:
+        self.pair, self.voter, self.group = array("Q"), array("Q"), array("Q")
+        self.forward, self.simulated = array("b"), array("b")
+        self.weight, self.votes = array("d"), array("q")
+        self.sources: Counter[str] = Counter()
+
+    def add(self, pair: Pair) -> None:
+        vote = vote_of(pair)
+        self.pair.append(vote.pair)
+        self.voter.append(vote.voter)
+        self.forward.append(vote.forward)
+        self.group.append(number_of(pair.group or normalised(pair.prompt)))
+        self.simulated.append(pair.simulated)
+        self.weight.append(pair.weight)
+        self.votes.append(pair.votes)
+        self.sources[pair.source] += 1
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+
+def program(job: Job[BuildConfig]) -> Outcome:
+    config = job.config
+    raw, skipped = job.scratch / "pairs.arrow", Counter[str]()
+    readings: list[Reading] = []
+    numbers, kinds = Numbers(), set[bool]()
+    with pa.OSFile(str(raw), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for batch in _batches(_pairs(job, readings, skipped)):
+            for pair in batch:
+                numbers.add(pair)
+                kinds.add(pair.is_chat)
+            writer.write_batch(pa.record_batch(_columns(batch), schema=SCHEMA))
+            job.progress(len(numbers), len(numbers), "read", pairs=float(len(numbers)))
+            stop_when_told(job)
+    for reading in readings:
+        skipped.update(reading.skipped)
+        skipped["broken lines"] += reading.broken
+    require_one_kind(kinds, "the feedback")
+    settled = settle(*(_array(getattr(numbers, name)) for name in _VOTE))
+    sure = settled.confidence >= config.min_confidence
+    rows, confidence, votes = settled.rows[sure], settled.confidence[sure], settled.votes[sure]
+    repeated = near_duplicates(raw, rows, config.near_duplicate, config.workers)
+    rows, confidence, votes = rows[~repeated], confidence[~repeated], votes[~repeated]
+    simulated = _array(numbers.simulated)[rows] != 0
+    held_out = _held_out(_array(numbers.group)[rows], config.held_out_share)
+    dropped = held_out & simulated
+    counts = {
+        "read": len(numbers),
+        "exact duplicates": settled.duplicates,
+        "conflicts resolved": settled.conflicts_resolved,
+        "conflicts dropped": settled.conflicts_dropped,
+        "below the least confidence": int((~sure).sum()),
+        "near duplicates": int(repeated.sum()),
+        "simulated, of held-out prompts": int(dropped.sum()),
+        **skipped,
+    }
+    split = {"train": ~held_out, "held_out": held_out & ~simulated}
+    _require_pairs(counts, split, config, simulated=bool(simulated.any()))
+    folder = job.scratch / "dataset"
+    folder.mkdir(exist_ok=True)
+    statistics = card.Statistics()
+    for name, chosen in split.items():
+        tables = _tables(raw, rows[chosen], confidence[chosen], votes[chosen])
+        with pq.ParquetWriter(folder / f"{name}.parquet", FULL, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+                statistics.add(name, table)
+    _write_prompts(folder)
+    made = statistics.card(counts, dict(numbers.sources), [n for r in readings for n in r.named])
+    (folder / "card.json").write_text(json.dumps(made, indent=1))
+    (folder / "card.md").write_text(card.markdown(made))
+    metrics = {name: float(made["splits"][name]["pairs"]) for name in split}
+    return Outcome(
+        {**metrics, "confidence": made["mean_confidence"], "longer_wins": made["longer_wins"]},
+        {"dataset": folder},
+    )
+
+
+_VOTE = ("pair", "forward", "voter", "weight", "votes")
+
+
+def _pairs(job: Job[BuildConfig], readings: list[Reading], skipped: Counter[str]) -> Iterator[Pair]:
+    """Every pair of every input, feedback after the pairs of its file."""
+    config, scrub = job.config, _scrub(job)
+    for name, option in (("pairs", "--dataset"), ("feedback", "the feedback")):
+        path = optional_input(job, name)
+        if path is None:
+            continue
+        reading = Reading(path, option)
+        readings.append(reading)
+        left: list[Feedback] = []
+        for _, row in reading.rows(scrub):
+            if isinstance(row, Pair):
+                yield row
+            else:
+                left.append(row)
+        yield from feedback.pairs(left, config, skipped)
+    path = optional_input(job, "trajectories")
+    if path is not None:
+        yield from feedback.simulated_pairs(read_trajectories(path), config)
+
+
+def _scrub(job: Job[BuildConfig]) -> Callable[[str], str]:
+    spec = job.config.scrub
+    if spec == "none":
+        return lambda text: text
+    function = load_function(spec, optional_input(job, "scrub"), "--scrub")
+    found: Any = function("a text")
+    if not isinstance(found, str):
+        raise InputError(
+            f"--scrub {spec} returned {type(found).__name__}, not a text",
+            "Return the text without personal data.",
+        )
+    return function
+
+
+def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    batch: list[Pair] = []
+    for pair in pairs:
+        batch.append(pair)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _columns(batch: list[Pair]) -> dict[str, list[Any]]:
+    plain = {
+        name: [getattr(pair, name) for pair in batch] for name in SCHEMA.names if name != "columns"
+    }
+    return {**plain, "columns": [json.dumps(p.columns) if p.columns else "{}" for p in batch]}
+
+
+def _array(values: array) -> np.ndarray:
+    found = np.frombuffer(values, dtype=values.typecode) if values else np.array([], "q")
+    return found != 0 if values.typecode == "b" else found
+
+
+def _held_out(groups: np.ndarray, share: float) -> np.ndarray:
+    """[N] bool by a hash of the group alone, so that what is held out stays so as data grows; one
+    group at least, where there are two."""
+    if len(groups) == 0:
+        return np.zeros(0, bool)
+    held_out = groups < np.uint64(share * 2**64)
+    return held_out if held_out.any() else groups == groups.min()
+
+
+def _require_pairs(
+    counts: dict[str, int], split: dict[str, np.ndarray], config: BuildConfig, *, simulated: bool
+) -> None:
+    """Raises InputError where one side is empty; with simulated pairs, prompts of the user's own
+    can judge."""
+    if split["train"].any() and (split["held_out"].any() or simulated):
+        return
+    why = ", ".join(
+        f"{count:,} {what}" for what, count in counts.items() if count or what == "read"
+    )
+    if not split["train"].any() and not split["held_out"].any():
+        raise InputError(
+            f"no pair is left: {why}",
+            f"Lower --min-confidence ({config.min_confidence:g}) or --rating-margin "
+            f"({config.rating_margin:g}), or wait for more feedback.",
+        )
+    side = "train on" if split["held_out"].any() else "judge with"
+    raise InputError(
+        f"no pair is left to {side}: all real ones have one prompt or group ({why})",
+        f"Give pairs of more prompts, or change --held-out-share ({config.held_out_share:g}); "
+        "simulated pairs are never held out.",
+    )
+
+
+def _tables(
+    raw: Path, rows: np.ndarray, confidence: np.ndarray, votes: np.ndarray
+) -> Iterator[pa.Table]:
+    """The rows of the Arrow file with their confidence, a batch of the file at a time."""
+    with pa.memory_map(str(raw)) as source:
+        batches, begin = pa.ipc.open_file(source), 0
+        for number in range(batches.num_record_batches):
+            batch = batches.get_batch(number)
+            low, high = np.searchsorted(rows, [begin, begin + batch.num_rows])
+            if high > low:
+                table = pa.table(batch.take(pa.array(rows[low:high] - begin)))
+                table = table.append_column(
+                    "confidence", pa.array(confidence[low:high].astype(np.float32))
+                )
+                yield table.append_column("votes", pa.array(votes[low:high].astype(np.int32)))
+            begin += batch.num_rows
+
+
+def _write_prompts(folder: Path) -> None:
+    """The held-out prompts, each once, as a prompts file."""
+    seen: set[str] = set()
+    with (folder / "prompts.jsonl").open("w") as stream:
+        for batch in pq.ParquetFile(folder / "held_out.parquet").iter_batches():
+            for row in batch.to_pylist():
+                if row["prompt"] in seen or len(seen) == MOST_PROMPTS:
+                    continue
+                seen.add(row["prompt"])
+                asked = json.loads(row["prompt"]) if row["is_chat"] else row["prompt"]
+                line = {**json.loads(row["columns"]), "prompt": asked}
+                stream.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main(BuildConfig, program)

@@ -1,0 +1,116 @@
+"""Pairs from what users left: comparisons and corrections are pairs by themselves, thumbs and
+stars make pairs among the answers to the same prompt."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+
+from jobs.dpo.config import PairChoice
+from jobs.dpo.data import Feedback, Pair
+from jobs.ppo.data import Trajectory, stored_content
+
+STARS = 4
+"""Between the best and the worst rating: what counts as the full margin."""
+
+
+def pairs(records: Iterable[Feedback], config: PairChoice, skipped: Counter[str]) -> Iterator[Pair]:
+    """The pairs that the feedback holds; what gives none is counted in `skipped`.
+
+    A user's last thumb or rating of an answer counts; users without a name are one each.
+    """
+    opinions: dict[tuple, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    told: dict[tuple, Feedback] = {}
+    for number, record in enumerate(records):
+        if record.kind in ("comparison", "correction"):
+            pair = _direct(record)
+            if pair.chosen == pair.rejected or record.value == 0:
+                skipped["ties and unchanged corrections"] += 1
+            else:
+                yield pair
+            continue
+        where = (record.kind, record.simulated, record.prompt)
+        value = record.value or 0.0
+        if record.kind == "thumb":
+            value = 1.0 if value > 0 else -1.0
+        opinions[where][record.completion][record.user or f" {number}"] = value
+        told[where] = record
+    for where, answers in opinions.items():
+        yield from _among(told[where], answers, config)
+
+
+def simulated_pairs(trajectories: Iterable[Trajectory], config: PairChoice) -> Iterator[Pair]:
+    """Pairs among sampled answers to the same prompt by their rewards, marked as simulated."""
+    answers: dict[str, dict[str, Trajectory]] = defaultdict(dict)
+    for trajectory in trajectories:
+        answers[trajectory.prompt][trajectory.completion] = trajectory
+    for prompt, found in answers.items():
+        ranked = sorted(found.values(), key=lambda t: -t.reward)
+        made = [
+            (better.reward - worse.reward, better, worse)
+            for better, worse in combinations(ranked, 2)
+            if better.reward - worse.reward >= config.simulated_margin
+        ]
+        made.sort(key=lambda one: -one[0])
+        for difference, better, worse in made[: config.pairs_per_prompt]:
+            yield Pair(
+                prompt,
+                better.completion,
+                worse.completion,
+                source="simulated",
+                simulated=True,
+                margin=min(1.0, difference),
+                is_chat=not isinstance(stored_content(prompt), str),
+                columns=better.columns,
+            )
+
+
+def _direct(record: Feedback) -> Pair:
+    if record.kind == "correction":
+        chosen, rejected = record.correction or "", record.completion
+        columns = {"reference": chosen, **record.columns}
+    else:
+        chosen, rejected = record.completion, record.against or ""
+        columns = record.columns
+        if record.value is not None and record.value < 0:
+            chosen, rejected = rejected, chosen
+    return Pair(
+        record.prompt,
+        chosen,
+        rejected,
+        source="simulated" if record.simulated else record.kind,
+        user=record.user,
+        simulated=record.simulated,
+        is_chat=record.is_chat,
+        group=record.group,
+        columns=columns,
+    )
+
+
+def _among(
+    told: Feedback, answers: dict[str, dict[str, float]], config: PairChoice
+) -> Iterator[Pair]:
+    """Pairs among the rated answers to one prompt, the clearest first."""
+    means = {text: sum(votes.values()) / len(votes) for text, votes in answers.items()}
+    is_thumb = told.kind == "thumb"
+    made = []
+    for first, second in combinations(answers, 2):
+        better, worse = (first, second) if means[first] >= means[second] else (second, first)
+        difference = means[better] - means[worse]
+        clear = means[better] > 0 > means[worse] if is_thumb else difference >= config.rating_margin
+        if clear:
+            agreeing = min(len(answers[better]), len(answers[worse]))
+            made.append((difference, agreeing, better, worse))
+    made.sort(key=lambda one: (-one[0], -one[1]))
+    for difference, agreeing, better, worse in made[: config.pairs_per_prompt]:
+        yield Pair(
+            told.prompt,
+            better,
+            worse,
+            source="simulated" if told.simulated else told.kind,
+            votes=agreeing,
+            margin=difference / 2 if is_thumb else min(1.0, difference / STARS),
+            simulated=told.simulated,
+            is_chat=told.is_chat,
+            group=told.group,
+            columns=told.columns,
+        )

@@ -1,0 +1,91 @@
+"""A cheap check before a machine is rented: tokens, shapes and the judge, without the weights.
+
+    python -m jobs.dpo.preflight JOB_FOLDER
+
+Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out) and `reward` or
+`judge` (the user's file or folder). Sees that the base has what training needs (an end-of-sequence
+token, a chat template where there are chats), that prompts leave room, that LoRA and the champion's
+adapter fit the base, and that the reward or judge gives numbers.
+"""
+
+from pathlib import Path
+
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import safe_open
+
+from infra.errors import InputError
+from jobs.dpo.config import PreflightConfig
+from jobs.dpo.fit import fit, machine, shape_of
+from jobs.dpo.judge import Judge
+from jobs.dpo.pairs import fitting, fitting_prompts, limit_of, load
+from jobs.dpo.train import require_special_tokens
+from jobs.ppo.data import read_prompts
+from jobs.ppo.inputs import base_identity, optional_input
+from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adapter
+from jobs.ppo.reward import load_reward
+from jobs.runtime import Job, Outcome, main
+
+TRIED_PROMPTS = 4
+MOST_PAIRS = 20_000
+"""Pairs whose prompts are tried: training counts all."""
+
+
+def program(job: Job[PreflightConfig]) -> Outcome:
+    config = job.config
+    policy = load_base(config, optional_input(job, "base"), weights=False)
+    require_special_tokens(policy)
+    stored = load(job.input("dataset") / "train.parquet", job.scratch / "cache")
+    stored = stored.select(range(min(MOST_PAIRS, len(stored))))
+    pairs = fitting(stored, policy, config.max_tokens)
+    prompts = read_prompts(_prompts(job), "--held-out")
+    judged = fitting_prompts(prompts, policy, config.max_new_tokens)
+    tried = judged[:TRIED_PROMPTS]
+    for text in ("", "nonsense", '{"a": 1}'):
+        texts = [text] * len(tried)
+        if config.judge:
+            Judge(config.judge, optional_input(job, "judge")).wins(tried, texts, texts)
+        elif config.reward:
+            load_reward(config.reward, optional_input(job, "reward"))(tried, texts)
+    champion = optional_input(job, "champion")
+    if champion:
+        check_base(champion, base_identity(job))
+        _check_adapter(policy, champion / "adapter")
+    plan = fit(machine(), shape_of(policy.model), config, limit_of(policy, config.max_tokens))
+    if not champion:
+        add_adapter(policy, new_adapter(config, policy))
+    return Outcome(
+        {
+            "parameters": float(sum(p.numel() for p in policy.model.parameters())),
+            "pairs": float(len(pairs)),
+            "too_long": float(len(stored) - len(pairs)),
+            "held_out_prompts": float(len(judged)),
+            "held_out_too_long": float(len(prompts) - len(judged)),
+            "micro_batch_here": float(plan.micro_batch),
+        }
+    )
+
+
+def _prompts(job: Job[PreflightConfig]) -> Path:
+    return optional_input(job, "prompts") or job.input("dataset") / "prompts.jsonl"
+
+
+def _check_adapter(policy: Policy, folder: Path) -> None:
+    """Raises InputError where the names or shapes of an adapter are not those of this base."""
+    adapter = LoraConfig.from_pretrained(str(folder))
+    adapter.base_model_name_or_path = None
+    add_adapter(policy, adapter)
+    wanted = {n: list(v.shape) for n, v in get_peft_model_state_dict(policy.model).items()}
+    with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+        found = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    differing = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
+    if differing:
+        raise InputError(
+            f"the champion's adapter does not fit the model: {differing[0]} has the shape "
+            f"{found.get(differing[0])}, the model wants {wanted.get(differing[0])} "
+            f"({len(differing)} differ)",
+            "Name in --model the base that the champion was trained on, or take another --name.",
+        )
+
+
+if __name__ == "__main__":
+    main(PreflightConfig, program)

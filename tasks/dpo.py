@@ -1,0 +1,377 @@
+"""The steps of DPO training, each safe to repeat: a resumed run finds what is done."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra import objects, registry
+from infra.errors import InputError
+from infra.registry import ModelVersion
+from infra.verdicts import Verdict
+from jobs.contract import Artifact, JobResult, Resources
+from jobs.dpo.config import DPOConfig, PairEvaluateConfig, PreflightConfig
+from jobs.ppo.config import RewardModelConfig, SampleConfig
+from jobs.ppo.data import read_prompts
+from tasks import plan, preferences, publish
+from tasks.dpo_parameters import DPOTrainingParameters
+from tasks.inputs import Inputs, function_spec, store, store_function, store_model
+from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, _with_design, resources
+from tasks.report import Report, Score
+from tasks.run import Work
+from tasks.winrate import win_rate
+
+REWARD_OF_DESIGN = "jobs.design.reward:reward"
+SIMULATED_EACH = 4
+"""Simulated answers to one prompt, to be compared."""
+CHECKING = Resources(cpus=1, memory_gb=4)
+
+
+class Given(Inputs):
+    """The stored inputs of a training; what is None comes from the table, the demo or the pairs."""
+
+    dataset: Artifact | None = None
+    pairs: Artifact | None = None
+    scrub: Artifact | None = None
+    judge: Artifact | None = None
+
+    @property
+    def data(self) -> dict[str, Artifact]:
+        """What the dataset is made from."""
+        named = {"dataset": self.dataset, "pairs": self.pairs, "scrub": self.scrub}
+        return {name: artifact for name, artifact in named.items() if artifact is not None}
+
+
+@task(name="prepare inputs", cache_policy=NO_CACHE)
+def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
+    """Check what the user gave and store it; nothing is spent. The demo's own comes later."""
+    if parameters.judge and (parameters.reward or parameters.reward_model):
+        raise InputError("--judge: a reward is given too", "Judge with one of them.")
+    if parameters.simulate and reward_of(parameters) is None:
+        raise InputError(
+            "--simulate: there is no reward to rank simulated answers with",
+            "Give --reward or --reward-model.",
+        )
+    if parameters.simulate and parameters.prompts is None and parameters.model != DESIGN:
+        raise InputError(
+            "--simulate: there are no prompts to answer", "Give --prompts a file of JSON lines."
+        )
+    if parameters.simulate and parameters.dataset and "://" in parameters.dataset:
+        raise InputError(
+            "--simulate: a dataset that was made before takes no more pairs",
+            "Give --dataset a file of JSON lines, or leave --simulate out.",
+        )
+    return Given(
+        base=None if parameters.model == DESIGN else store_model(parameters.model),
+        prompts=_stored_prompts("--prompts", parameters.prompts),
+        held_out=_stored_prompts("--held-out", parameters.held_out),
+        reward=store_function("--reward", reward_of(parameters)),
+        judge=store_function("--judge", parameters.judge),
+        success=store_function("--success", parameters.success),
+        **preferences.given_dataset(parameters),
+    )
+
+
+def is_nothing(work: Work, given: Given) -> bool:
+    """Whether there is neither feedback, nor a dataset, nor a wish to simulate one."""
+    asked = given.dataset or given.pairs or work.parameters.simulate
+    return not asked and not preferences.choose_feedback(work, given.data)
+
+
+@task(name="complete inputs", cache_policy=NO_CACHE)
+def complete_inputs(work: Work, given: Given) -> Given:
+    """Make the demo's base and prompts where they are wanted, once."""
+    if work.parameters.model != DESIGN:
+        return given
+    return given.model_copy(update=dict(_with_design(work, given)))
+
+
+@task(name="build preferences", cache_policy=NO_CACHE)
+def build_dataset(work: Work, given: Given, champion: ModelVersion) -> Artifact:
+    """The pairs of this run: users' and, where they are wanted, simulated ones."""
+    parameters: DPOTrainingParameters = work.parameters
+    more: dict[str, str] = {}
+    if parameters.simulate:
+        sampled = work.job(
+            "simulate",
+            "ppo.sample",
+            SampleConfig(
+                model=parameters.model,
+                reward=function_spec(reward_of(parameters) or "", given.reward),
+                count=parameters.simulate,
+                samples_per_prompt=SIMULATED_EACH,
+                seed=parameters.seed,
+                max_new_tokens=parameters.max_new_tokens,
+                model_version=champion.version,
+            ),
+            given.uris("base", "prompts", "reward") | _champion(champion),
+            parameters.transfer_hours,
+            resources(parameters),
+        )
+        more["trajectories"] = sampled.artifacts["trajectories"].uri
+    dataset = preferences.build_dataset(work, given.data, more)
+    assert dataset is not None
+    return dataset
+
+
+@task(name="train judge", cache_policy=NO_CACHE)
+def train_judge(work: Work, given: Given, dataset: Artifact) -> Given:
+    """Without a reward or judge of the user's, a reward model learns from the training pairs."""
+    parameters: DPOTrainingParameters = work.parameters
+    if parameters.judge or reward_of(parameters):
+        return given
+    result = work.job(
+        "judge",
+        "dpo.reward_model",
+        RewardModelConfig(model=parameters.model, seed=parameters.seed),
+        given.uris("base") | {"dataset": dataset.uri},
+        parameters.hours,
+        resources(parameters),
+    )
+    return given.model_copy(update={"reward": result.artifacts["reward_model"]})
+
+
+@task(name="preflight", cache_policy=NO_CACHE)
+def check_fit(work: Work, given: Given, champion: ModelVersion, dataset: Artifact) -> JobResult:
+    """Try out tokens, shapes and judge on this machine, before another one is rented."""
+    parameters: DPOTrainingParameters = work.parameters
+    reward = reward_of(parameters)
+    config = PreflightConfig(
+        **_training_config(parameters).model_dump(),
+        reward=function_spec(reward, given.reward) if reward else None,
+        judge=function_spec(parameters.judge, given.judge) if parameters.judge else None,
+    )
+    return preferences.local(work).job(
+        "preflight",
+        "dpo.preflight",
+        config,
+        given.uris("base", "reward", "judge")
+        | {"dataset": dataset.uri}
+        | _held_out(given)
+        | _champion(champion),
+        parameters.transfer_hours,
+        CHECKING,
+    )
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_candidate(
+    work: Work, given: Given, champion: ModelVersion, dataset: Artifact
+) -> ModelVersion:
+    """A candidate from the pairs, registered as challenger."""
+    parameters: DPOTrainingParameters = work.parameters
+    result = work.job(
+        "train",
+        "dpo.train",
+        _training_config(parameters),
+        given.uris("base") | {"dataset": dataset.uri} | _champion(champion),
+        parameters.hours,
+        resources(parameters),
+    )
+    artifact = result.artifacts["candidate"]
+    return registry.register(
+        work.run.id,
+        ModelVersion(
+            model=parameters.name,
+            version="",
+            uri=artifact.uri,
+            sha256=artifact.sha256,
+            base=champion.base,
+            metrics=result.metrics,
+            parent=champion.version,
+            data=dataset.sha256,
+        ),
+    )
+
+
+@task(name="validate", cache_policy=NO_CACHE)
+def evaluate_candidate(
+    work: Work, given: Given, champion: ModelVersion, candidate: ModelVersion, dataset: Artifact
+) -> JobResult:
+    """Candidate and champion on the same held-out prompts and pairs."""
+    parameters: DPOTrainingParameters = work.parameters
+    success = parameters.success
+    if success is None and reward_of(parameters) == REWARD_OF_DESIGN:
+        success = SUCCESS_OF_DESIGN
+    judged_by: dict[str, Any] = {}
+    if parameters.judge:
+        judged_by["judge"] = function_spec(parameters.judge, given.judge)
+    else:
+        judged_by["reward"] = function_spec(reward_of(parameters) or "reward-model", given.reward)
+    return work.job(
+        "validate",
+        "dpo.evaluate",
+        PairEvaluateConfig(
+            model=parameters.model,
+            success=function_spec(success, given.success) if success else None,
+            temperature=parameters.judge_temperature,
+            max_new_tokens=parameters.max_new_tokens,
+            seed=parameters.seed,
+            beta=parameters.dpo.beta,
+            max_tokens=parameters.dpo.max_tokens,
+            **judged_by,
+        ),
+        given.uris("base", "reward", "judge", "success")
+        | {"dataset": dataset.uri, "candidate": candidate.uri}
+        | _held_out(given)
+        | _champion(champion),
+        parameters.deploy_hours,
+        resources(parameters),
+    )
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def publish_training(
+    work: Work,
+    champion: ModelVersion,
+    candidate: ModelVersion,
+    dataset: Artifact,
+    evaluation: JobResult,
+    verdict: Verdict,
+    served: str | None,
+) -> Report:
+    """The report of a training: verdict, win rate, pairs, data card, cost."""
+    rows = _lines(evaluation.artifacts["evaluation"])
+    pairs = _lines(evaluation.artifacts["pairs"])
+    card, card_text = preferences.read_card(dataset)
+    metrics, trained = evaluation.metrics, candidate.metrics
+    collected = {
+        "pairs trained on": int(trained["pairs"]),
+        "pairs whose prompt leaves no room for an answer": int(trained["too_long"]),
+        "simulated pairs among them, at most": card["simulated"],
+        "held-out pairs": len(pairs),
+        "held-out prompts judged": len(rows),
+    }
+    report = publish.draft(work, champion, candidate, rows, verdict, served, collected)
+    if pairs:
+        report.scores += pair_scores(pairs, work.parameters.dpo.beta)
+    if "candidate_rouge_l" in metrics:
+        with_reference = [row for row in rows if "rouge_l" in row["candidate"]]
+        report.scores.append(publish.score(with_reference, "rouge_l"))
+    wins = win_rate(rows)
+    told = [
+        f"Against the champion the candidate's answers win {wins.rate:.1%} of the held-out prompts "
+        f"(95 % interval {wins.low:.1%} to {wins.high:.1%}), {wins.length_controlled:.1%} at equal "
+        f"length. KL to the base {metrics['kl']:.3f} nats a completion."
+    ]
+    if pairs:
+        told.append(
+            f"Held-out pairs: the implicit reward ranks {metrics['candidate_reward_accuracy']:.1%} "
+            f"right, by a margin of {metrics['candidate_reward_margin']:.3f}; always taking the "
+            f"longer answer would {metrics['longer_accuracy']:.1%}, chance 50 %."
+        )
+    if "candidate_bleu" in metrics:
+        told.append(
+            f"BLEU against the references: champion {metrics['champion_bleu']:.1f}, candidate "
+            f"{metrics['candidate_bleu']:.1f}."
+        )
+    report.sections = {
+        "Against the champion": "\n\n".join(told),
+        "How it was trained": _how(trained),
+        "The data": card_text.replace("# Data card\n", "").replace("\n## ", "\n### ").strip(),
+    }
+    return publish.publish(
+        work,
+        report,
+        ("accuracy", "share of a batch's pairs ranked right"),
+        ("margin", "margin of the implicit reward"),
+    )
+
+
+def pair_scores(pairs: list[dict[str, Any]], beta: float) -> list[Score]:
+    """How often each policy ranks held-out pairs right: by its implicit reward, β times the
+    log-ratio to the base, and by its likelihood a token."""
+
+    def right(difference: float) -> float:
+        return 0.5 if difference == 0 else float(difference > 0)
+
+    measures: dict[str, list[dict[str, Any]]] = {"pairs by reward": [], "pairs by likelihood": []}
+    for pair in pairs:
+        by_reward, by_likelihood = {}, {}
+        for side in ("base", "champion", "candidate"):
+            (chosen, rejected), base = pair[side], pair["base"]
+            margin = beta * ((chosen - base[0]) - (rejected - base[1]))
+            by_reward[side] = {"right": right(margin)}
+            per_token = chosen / pair["tokens"][0] - rejected / pair["tokens"][1]
+            by_likelihood[side] = {"right": right(per_token)}
+        measures["pairs by reward"].append(by_reward)
+        measures["pairs by likelihood"].append(by_likelihood)
+    return [
+        publish.score(rows, "right").model_copy(update={"name": name})
+        for name, rows in measures.items()
+    ]
+
+
+def reward_of(parameters: DPOTrainingParameters) -> str | None:
+    """What judges answers: the user's reward, the demo's for its model, or None."""
+    if parameters.judge:
+        return None
+    given = parameters.reward_model or parameters.reward
+    return given or (REWARD_OF_DESIGN if parameters.model == DESIGN else None)
+
+
+def plan_training(parameters: DPOTrainingParameters) -> list[plan.Step]:
+    """The jobs of one training, each with its window and its price at most."""
+    here: list[tuple[str, float]] = []
+    if parameters.model == DESIGN:
+        here.append(("base (once)", parameters.transfer_hours))
+    steps = [plan.step(n, "train", CHECKING, hours, parameters.target) for n, hours in here]
+    if parameters.simulate:
+        steps.append(_step("simulate", parameters.transfer_hours, parameters))
+    steps += preferences.plan_dataset(parameters)
+    if not parameters.judge and reward_of(parameters) is None:
+        steps.append(_step("judge", parameters.hours, parameters))
+    steps.append(plan.step("preflight", "train", CHECKING, parameters.transfer_hours, "local"))
+    steps.append(_step("train", parameters.hours, parameters))
+    steps.append(_step("validate", parameters.deploy_hours, parameters))
+    return steps
+
+
+def _step(name: str, hours: float, parameters: DPOTrainingParameters) -> plan.Step:
+    return plan.step(name, "train", resources(parameters), hours, parameters.target)
+
+
+def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:
+    return DPOConfig(
+        model=parameters.model,
+        seed=parameters.seed,
+        max_new_tokens=parameters.max_new_tokens,
+        **parameters.dpo.model_dump(),
+    )
+
+
+def _stored_prompts(option: str, path: str | None) -> Artifact | None:
+    if path is None:
+        return None
+    read_prompts(Path(path), option)
+    return store(Path(path), "prompts")
+
+
+def _held_out(given: Given) -> dict[str, str]:
+    return {"prompts": given.held_out.uri} if given.held_out else {}
+
+
+def _champion(champion: ModelVersion) -> dict[str, str]:
+    """The champion's adapter; the base alone is no input."""
+    return {} if champion.uri == champion.base else {"champion": champion.uri}
+
+
+def _lines(artifact: Artifact) -> list[dict[str, Any]]:
+    with TemporaryDirectory() as scratch:
+        path = objects.get(artifact.uri, Path(scratch) / "lines", artifact.sha256)
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _how(trained: dict[str, float]) -> str:
+    where = "in 4 bits, " if trained["quantised"] else ""
+    checkpointed = "with" if trained["gradient_checkpointing"] else "without"
+    return (
+        f"{trained['steps']:.0f} steps of {trained['micro_batch']:.0f} × "
+        f"{trained['accumulation']:.0f} × {trained['processes']:.0f} pairs (at a time, "
+        f"accumulated, processes), base {where}{'bfloat16' if trained['bfloat16'] else 'float32'}, "
+        f"{checkpointed} gradient checkpointing, final loss {trained['loss']:.4f}. The log of the "
+        "training says why."
+    )

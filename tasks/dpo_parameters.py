@@ -1,0 +1,139 @@
+"""What DPO training and the making of its dataset are told: the models behind options, forms and
+webhooks."""
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from jobs.dpo.config import DPOHyperparameters, PairChoice
+from tasks.gate import Gate
+from tasks.run import RunParameters
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class PreferenceParameters(RunParameters):
+    """Which feedback becomes which pairs."""
+
+    name: str = Field(
+        default="design",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        title="Name",
+        description="Name of the model in the registry; feedback on its answers is taken.",
+    )
+    feedback_since: str = Field(
+        default="24h",
+        pattern=r"^[0-9]+(\.[0-9]+)?[mhdw]$",
+        title="Feedback since",
+        description="How far back feedback is taken: minutes, hours, days or weeks, e.g. 24h.",
+    )
+    dataset: str | None = Field(
+        default=None,
+        title="Dataset",
+        description="Pairs or feedback of one's own as JSON lines, plain or gzipped, a file or an "
+        "artefact's URI; or a dataset that build-preferences made. Then no table is read.",
+    )
+    data_hours: float = Field(
+        default=1.0,
+        gt=0,
+        le=168,
+        title="Data window",
+        description="Hours for making the dataset, at most.",
+    )
+    pairs: PairChoice = Field(default_factory=lambda: PairChoice.model_validate({}))
+
+    @property
+    def since(self) -> timedelta:
+        """`feedback_since` as a duration."""
+        return timedelta(**{UNITS[self.feedback_since[-1]]: float(self.feedback_since[:-1])})
+
+
+class DPOTrainingParameters(PreferenceParameters):
+    """What a training is told; every field is an option of the command and a field of the form."""
+
+    model: str = Field(
+        default="design",
+        title="Model",
+        description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
+    )
+    prompts: str | None = Field(
+        default=None,
+        title="Prompts",
+        description="JSON lines to simulate answers for; none: the demo's own for its model.",
+    )
+    held_out: str | None = Field(
+        default=None,
+        title="Held-out prompts",
+        description="JSON lines to judge with; none: the demo's own for its model, else the "
+        "held-out prompts of the dataset.",
+    )
+    reward: str | None = Field(
+        default=None,
+        title="Reward",
+        description="module:function or file.py:function that judges answers, called as TRL calls "
+        "reward functions; none: the demo's own for its model, else a reward model is trained on "
+        "the pairs.",
+    )
+    reward_model: str | None = Field(
+        default=None,
+        title="Reward model",
+        description="Folder or hub id of a reward model, in place of the reward function.",
+    )
+    judge: str | None = Field(
+        default=None,
+        title="Judge",
+        description="module:function or file.py:function, f(prompts, first, second, **columns) → "
+        "probabilities that the first answer is better, in place of a reward.",
+    )
+    success: str | None = Field(
+        default=None,
+        title="Success",
+        description="module:function that gives 1 for a solved prompt; shown in the report.",
+    )
+    simulate: int = Field(
+        default=0,
+        ge=0,
+        title="Simulated answers",
+        description="Answers of the champion that are sampled and paired by their reward, for "
+        "bootstrapping; such pairs are marked and never judged with.",
+    )
+    accelerators: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+:[1-9][0-9]*$",
+        title="Accelerators",
+        description="Kind and number of GPUs of training and judging, e.g. H100:1; none: CPU only.",
+    )
+    hours: float = Field(
+        default=6.0,
+        gt=0,
+        le=168,
+        title="Training window",
+        description="Hours of training, at most.",
+    )
+    transfer_hours: float = Field(
+        default=1.0,
+        gt=0,
+        le=168,
+        title="Transfer window",
+        description="Hours for checking the inputs and sampling, each, at most.",
+    )
+    deploy_hours: float = Field(
+        default=2.0,
+        gt=0,
+        le=168,
+        title="Deploy window",
+        description="Hours for judging, at most.",
+    )
+    max_new_tokens: int = Field(
+        default=128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
+    )
+    judge_temperature: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        title="Judging temperature",
+        description="Decoding of both policies when they are judged; 0 is greedy.",
+    )
+    seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
+    dpo: DPOHyperparameters = Field(default_factory=lambda: DPOHyperparameters.model_validate({}))
+    gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
