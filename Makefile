@@ -11,14 +11,16 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
-# Two environments, one coverage: the control plane's tests, then those of the jobs.
+# Three environments, one coverage: the control plane's tests, then those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
 	  tests/unit tests/integration tests/chaos tests/end_to_end
-	@train=$$($(BIN)/python -m infra.compute.environments train-test) && \
-	  COVERAGE_FILE=$(CURDIR)/.coverage.train OMP_NUM_THREADS=1 PYTHONPATH=. \
-	  $$train -m pytest --confcutdir=tests/train --cov --cov-report= tests/train
+	@for jobs in train surrogate; do \
+	  python=$$($(BIN)/python -m infra.compute.environments $$jobs-test) && \
+	  COVERAGE_FILE=$(CURDIR)/.coverage.$$jobs OMP_NUM_THREADS=1 PYTHONPATH=. \
+	  $$python -m pytest --confcutdir=tests/$$jobs --cov --cov-report= tests/$$jobs || exit 1; \
+	done
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=75
 
 benchmark: .venv/dev
@@ -44,8 +46,9 @@ check: .venv/dev
 
 # torch is pinned without its local version, so that a CUDA machine gets its own build.
 lock: .venv/control
-	@cd $(ENVIRONMENTS) && for name in control dev train train-test; do \
-	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; esac); \
+	@cd $(ENVIRONMENTS) && for name in control dev train train-test surrogate surrogate-test; do \
+	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; \
+	    surrogate-test) echo "-c surrogate.txt";; esac); \
 	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock  (uv pip compile)" \
 	    $$($(PYTHON) ../compute/uv.py) $$constraint $$name.in -o $$name.txt && \
