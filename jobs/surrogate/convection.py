@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+import numpy as np
 from numba import njit
 
 SIGMA = 5.670374419e-8
@@ -17,7 +18,7 @@ def natural(difference: float, facing: float) -> float:
     `difference`: surface less air, in K; `facing`: the upward part of the surface's normal into
     that air, 1 for a floor or the top of a roof, 0 for a wall, -1 for a ceiling.
     """
-    root = abs(difference) ** (1 / 3)
+    root = np.cbrt(abs(difference))
     if abs(facing) < 1e-6:
         return max(LEAST, 1.31 * root)
     if difference * facing > 0:

@@ -27,7 +27,7 @@ from jobs.surrogate.weather import Weather
 AIR_HEAT = 1006.0
 """Specific heat of dry air, J/kgK."""
 STEPS = (1, 2, 3, 6)
-CONVERGED = 1e-8
+CONVERGED = 1e-6
 """K between two rounds over coupled zones."""
 ROUNDS = 200
 COSINE_85 = 0.0871557
@@ -132,7 +132,7 @@ def _simulate_one(
     outer_h, outer_source = np.zeros(count), np.zeros(count)
     transmitted_now = np.zeros(zones)
     convective, infrared = np.zeros((count, 2)), np.zeros((count, 2))
-    pivot, rhs = np.zeros(most), np.zeros(most)
+    pivot, rhs = np.zeros((count, most)), np.zeros((count, most))
     power, infiltration, gains = np.zeros(zones), np.zeros(zones), np.zeros(zones)
     script_f = _carroll(b, d)
     looks = _outlooks(b, d)
@@ -153,13 +153,19 @@ def _simulate_one(
             flow = b.air_changes[d, z, slot] * b.volume[d, z] / 3600
             infiltration[z] = flow * air_density(pressure, outdoor) * AIR_HEAT
             _radiant_gains(b, d, z, gains[z] * b.radiant_share[d, z], source)
+        for s in range(count):
+            if b.behind[d, s] < 0:
+                _sweep(
+                    b.capacity[d, s], G[s], old[s], source[s], b.nodes[d, s], dt,
+                    outer_h[s], outer_source[s], False, pivot[s], rhs[s],
+                )  # fmt: skip
         for _ in range(ROUNDS if zones > 1 else 1):
             change = 0.0
             for z in range(zones):
                 was_air, was_radiant = air[z], radiant[z]
                 store = b.volume[d, z] * air_density(pressure, 20.0) * AIR_HEAT / dt
                 _solve_zone(
-                    b, d, z, G, old, source, outer_h, outer_source, convective, infrared, dt,
+                    b, d, z, G, old, source, convective, infrared, dt,
                     store + infiltration[z],
                     store * old_air[z]
                     + infiltration[z] * outdoor
@@ -171,19 +177,21 @@ def _simulate_one(
             if change < CONVERGED:
                 break
         for s in range(count):
-            h, known = outer_h[s], outer_source[s]
+            n = b.nodes[d, s]
             if b.behind[d, s] >= 0:
                 other = b.behind[d, s]
                 h = convective[s, 1] + infrared[s, 1]
                 known = convective[s, 1] * air[other] + infrared[s, 1] * radiant[other]
-            n = b.nodes[d, s]
-            _sweep(b.capacity[d, s], G[s], old[s], source[s], n, dt, h, known, False, pivot, rhs)
+                _sweep(
+                    b.capacity[d, s], G[s], old[s], source[s], n, dt,
+                    h, known, False, pivot[s], rhs[s],
+                )  # fmt: skip
             z = b.zone[d, s]
             inner_h = convective[s, 0] + infrared[s, 0]
             known = convective[s, 0] * air[z] + infrared[s, 0] * radiant[z]
-            T[s, n - 1] = (rhs[n - 1] + known) / (pivot[n - 1] + inner_h)
+            T[s, n - 1] = (rhs[s, n - 1] + known) / (pivot[s, n - 1] + inner_h)
             for i in range(n - 2, -1, -1):
-                T[s, i] = (rhs[i] + G[s, i] * T[s, i + 1]) / pivot[i]
+                T[s, i] = (rhs[s, i] + G[s, i] * T[s, i + 1]) / pivot[s, i]
         if step < 0:
             continue
         balance, size = 0.0, 0.0
@@ -301,7 +309,7 @@ def _sunshine(b, d, now, sun, looks, source, transmitted):
         lit = 0.0
         if cosine > 0 and direct > 0:
             lit = 1.0
-            if window or len(shades):
+            if window or looks[s].min() < 1:
                 lit = sunlit(b.box[d, s], b.plane[d, s], towards, shades, b.zone_box[d, z], patch)
         if not window:
             source[s, 0] = b.faces[d, s, 0] * (direct * max(cosine, 0) * lit + spread)
@@ -459,7 +467,7 @@ def _sweep(capacity, G, old, source, n, dt, h, known, backward, pivot, rhs):
 
 @njit(cache=True)
 def _solve_zone(
-    b, d, z, G, old, source, outer_h, outer_source, convective, infrared, dt,
+    b, d, z, G, old, source, convective, infrared, dt,
     air_h, air_known, heat_to, cool_to, air, radiant, power, pivot, rhs,
 ):  # fmt: skip
     """Air and mean radiant temperature of one zone and the power that holds its setpoint.
@@ -478,17 +486,18 @@ def _solve_zone(
         for side in range(2):
             if _side_zone(b, d, s, side) != z:
                 continue
-            far = _side_zone(b, d, s, 1 - side)
-            h, flux = outer_h[s], outer_source[s]
-            if far >= 0:
+            far, n = _side_zone(b, d, s, 1 - side), b.nodes[d, s]
+            if far >= 0:  # the others were eliminated before the rounds
                 h = convective[s, 1 - side] + infrared[s, 1 - side]
                 flux = convective[s, 1 - side] * air[far] + infrared[s, 1 - side] * radiant[far]
-            n = b.nodes[d, s]
-            _sweep(b.capacity[d, s], G[s], old[s], source[s], n, dt, h, flux, side == 1, pivot, rhs)
+                _sweep(
+                    b.capacity[d, s], G[s], old[s], source[s], n, dt,
+                    h, flux, side == 1, pivot[s], rhs[s],
+                )  # fmt: skip
             end = n - 1 if side == 0 else 0
             area, hc, hr = b.area[d, s], convective[s, side], infrared[s, side]
-            total = pivot[end] + hc + hr
-            p, u, v = rhs[end] / total, hc / total, hr / total
+            total = pivot[s, end] + hc + hr
+            p, u, v = rhs[s, end] / total, hc / total, hr / total
             k += area * hc * (1 - u)
             known += area * hc * p
             coupling += area * hc * v

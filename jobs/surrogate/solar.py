@@ -67,3 +67,8 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
         circumsolar=np.where(lit, 1 - np.asarray(flat["poa_isotropic"]) / some, 0.0),
         horizon=np.where(lit, np.asarray(upright["poa_horizon"]) / some, 0.0),
     )
+
+
+def solar_noon(longitude: float) -> float:
+    """Mean hour of the sun's noon, UTC, at degrees east; the equation of time averages out."""
+    return (12 - longitude / 15) % 24

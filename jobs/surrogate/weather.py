@@ -125,7 +125,7 @@ def read_epw(path: Path) -> Weather:
         sky_temperature=np.where(
             (infrared < 9999) & (infrared > 0),
             (np.maximum(infrared, 1) / STEFAN_BOLTZMANN) ** 0.25 - 273.15,
-            clear_sky_temperature(dry_bulb, known["temp_dew"]),
+            sky_temperature(dry_bulb, known["temp_dew"]),
         ),
         pressure=np.where(pressure < 999999, pressure, standard_pressure(altitude)),
         direct_normal=known["dni"],
@@ -140,13 +140,17 @@ def standard_pressure(altitude: float) -> float:
     return 101325 * (1 - 2.25577e-5 * altitude) ** 5.2559
 
 
-def clear_sky_temperature(dry_bulb: np.ndarray, dew_point: np.ndarray) -> np.ndarray:
+def sky_temperature(
+    dry_bulb: np.ndarray, dew_point: np.ndarray, cover: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Sky temperature in degC from dry bulb and dew point in degC (Clark and Allen 1978).
 
-    A missing dew point counts as 10 K below the dry bulb.
+    `cover`: opaque clouds in tenths (Walton 1983). A missing dew point counts as 10 K below the
+    dry bulb.
     """
     dew = np.where(dew_point < 99, dew_point, dry_bulb - 10) + 273.15
-    emissivity = 0.787 + 0.764 * np.log(dew / 273)
+    clouds = 1 + 0.0224 * cover - 0.0035 * cover**2 + 0.00028 * cover**3
+    emissivity = (0.787 + 0.764 * np.log(dew / 273)) * clouds
     return emissivity**0.25 * (dry_bulb + 273.15) - 273.15
 
 

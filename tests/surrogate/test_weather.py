@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infra.errors import InputError
-from jobs.surrogate.weather import HOURS, clear_sky_temperature, read_epw, standard_pressure
+from jobs.surrogate.weather import HOURS, read_epw, sky_temperature, standard_pressure
 
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -94,7 +94,7 @@ def test_missing_pressure_and_infrared_are_worked_out(write) -> None:
     weather = read_epw(write(content))
     hour = 107 - 8
     assert weather.pressure[hour] == pytest.approx(standard_pressure(200)) != 98000
-    expected = clear_sky_temperature(np.array([5.0]), np.array([1.0]))[0]
+    expected = sky_temperature(np.array([5.0]), np.array([1.0]))[0]
     assert weather.sky_temperature[hour] == pytest.approx(expected)
     assert standard_pressure(0) == 101325
 
