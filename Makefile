@@ -11,16 +11,18 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
-# One coverage of three runs: the control plane's tests, those on a Slurm cluster of their own (root
+# One coverage of all runs: the control plane's tests, those on a Slurm cluster of their own (root
 # and Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
 	  tests/unit tests/integration tests/chaos tests/end_to_end
 	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= tests/cloud
-	@train=$$($(BIN)/python -m infra.compute.environments train-test) && \
-	  COVERAGE_FILE=$(CURDIR)/.coverage.train OMP_NUM_THREADS=1 PYTHONPATH=. \
-	  $$train -m pytest --confcutdir=tests/train --cov --cov-report= tests/train
+	@for jobs in train surrogate; do \
+	  python=$$($(BIN)/python -m infra.compute.environments $$jobs-test) && \
+	  COVERAGE_FILE=$(CURDIR)/.coverage.$$jobs OMP_NUM_THREADS=1 PYTHONPATH=. \
+	  $$python -m pytest --confcutdir=tests/$$jobs --cov --cov-report= tests/$$jobs || exit 1; \
+	done
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=75
 
 benchmark: .venv/dev
@@ -47,8 +49,9 @@ check: .venv/dev
 # torch is pinned without its local version, so that a CUDA machine gets its own build; it is looked
 # up anew each time, since the pin would choose that build here.
 lock: .venv/control
-	@cd $(ENVIRONMENTS) && for name in control dev node train train-test; do \
-	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; esac); \
+	@cd $(ENVIRONMENTS) && for name in control dev node train train-test surrogate surrogate-test; do \
+	  constraint=$$(case $$name in dev) echo "-c control.txt";; train-test) echo "-c train.txt";; \
+	    surrogate-test) echo "-c surrogate.txt";; esac); \
 	  ../../$(BIN)/uv pip compile -q --python-version 3.11 --no-emit-index-url --no-emit-find-links --upgrade-package torch \
 	    --custom-compile-command "make lock  (uv pip compile)" \
 	    $$($(PYTHON) ../compute/uv.py) $$constraint $$name.in -o $$name.txt && \

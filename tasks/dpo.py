@@ -19,7 +19,7 @@ from jobs.ppo.data import read_prompts
 from tasks import plan, preferences, publish
 from tasks.dpo_parameters import DPOTrainingParameters
 from tasks.inputs import Inputs, function_spec, store, store_function, store_model
-from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, _with_design, resources
+from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, design_version, resources, with_design
 from tasks.report import Report, Score
 from tasks.run import Work
 from tasks.winrate import win_rate
@@ -64,15 +64,16 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
             "--simulate: a dataset that was made before takes no more pairs",
             "Give --dataset a file of JSON lines, or leave --simulate out.",
         )
-    return Given(
+    given = Given(
         base=None if parameters.model == DESIGN else store_model(parameters.model),
         prompts=_stored_prompts("--prompts", parameters.prompts),
         held_out=_stored_prompts("--held-out", parameters.held_out),
         reward=store_function("--reward", reward_of(parameters)),
         judge=store_function("--judge", parameters.judge),
         success=store_function("--success", parameters.success),
-        **preferences.given_dataset(parameters),
+        design=design_version() if parameters.model == DESIGN else None,
     )
+    return given.model_copy(update=dict(preferences.given_dataset(parameters)))
 
 
 def is_nothing(work: Work, given: Given) -> bool:
@@ -86,7 +87,7 @@ def complete_inputs(work: Work, given: Given) -> Given:
     """Make the demo's base and prompts where they are wanted, once."""
     if work.parameters.model != DESIGN:
         return given
-    return given.model_copy(update=dict(_with_design(work, given)))
+    return given.model_copy(update=dict(with_design(work, given)))
 
 
 @task(name="build preferences", cache_policy=NO_CACHE)

@@ -39,7 +39,7 @@ def prepare_inputs(parameters: NightlyPPOParameters) -> Inputs:
     inputs = Inputs(
         reward=store_function("--reward", parameters.reward_model or parameters.reward),
         success=store_function("--success", parameters.success),
-        design=_design_version() if demo else None,
+        design=design_version() if demo else None,
     )
     if parameters.prompts == DESIGN:
         if parameters.model != DESIGN:
@@ -59,7 +59,7 @@ def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     """Make the demo's base and prompts where they are wanted, once; then try everything out."""
     parameters: NightlyPPOParameters = work.parameters
     if inputs.design:
-        inputs = _with_design(work, inputs)
+        inputs = with_design(work, inputs)
     work.job(
         "preflight",
         "ppo.preflight",
@@ -71,14 +71,14 @@ def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     return inputs
 
 
-def _design_version() -> str:
+def design_version() -> str:
     """Of the demo's base and prompts: another config or other sources make others."""
     sources = {path.name: path.read_text() for path in DESIGN_SOURCES.glob("*.py")}
     made_by = json.dumps([BaseModelConfig().model_dump(), sources], sort_keys=True)
     return hashlib.sha256(made_by.encode()).hexdigest()[:16]
 
 
-def _with_design(work: Work, inputs: Inputs) -> Inputs:
+def with_design(work: Work, inputs: Inputs) -> Inputs:
     """The demo's base model and prompts, trained once and kept for every later night."""
     config = BaseModelConfig()
     kept = f"{settings().objects_uri}/datasets/design/{inputs.design}"

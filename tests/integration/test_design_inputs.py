@@ -49,7 +49,7 @@ def begin(pool: db.Pool, name: str = "design") -> tuple[Quick, Inputs]:
     """A new night of the demo, and what it works with."""
     run = runs.begin(pool, "test-flow", {"night": next(_nights)})
     work = Quick(run, Purse(pool, run, "local"), NightlyPPOParameters(name=name))
-    return work, ppo._with_design(work, ppo.prepare_inputs.fn(work.parameters))
+    return work, ppo.with_design(work, ppo.prepare_inputs.fn(work.parameters))
 
 
 def change(source: Path, old: str, new: str) -> None:

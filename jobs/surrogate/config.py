@@ -1,0 +1,145 @@
+"""What designs, climates and results are called, their units and ranges, and the job configs.
+
+Imports nothing heavy: the control plane reads it too.
+"""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, Field
+
+
+class Quantity(NamedTuple):
+    """A named number with its unit and the range that designs are drawn from."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    meaning: str
+
+
+DESIGN = (
+    Quantity("width", "m", 4, 20, "length of the front facade"),
+    Quantity("depth", "m", 3, 8, "depth of each of the two zones, front and back"),
+    Quantity("height", "m", 2.4, 4, "height of the zones"),
+    Quantity("wall_u", "W/m2K", 0.1, 1.8, "of the outer walls"),
+    Quantity("roof_u", "W/m2K", 0.1, 1.5, "of the roof"),
+    Quantity("floor_u", "W/m2K", 0.1, 1.0, "of the floor over outdoor air"),
+    Quantity("mass", "m", 0.02, 0.25, "concrete inside the insulation of walls, roof and floor"),
+    Quantity("window_front", "1", 0.05, 0.7, "glass in the front facade"),
+    Quantity("window_back", "1", 0.05, 0.5, "glass in the back facade"),
+    Quantity("orientation", "deg", 0, 360, "the front facade's azimuth, clockwise from north"),
+    Quantity("overhang", "m", 0, 1.5, "depth of the shade at the top of the front facade"),
+    Quantity("infiltration", "1/h", 0.1, 1.5, "air changes"),
+    Quantity("gains", "W/m2", 0, 15, "of people, light and equipment, all hours"),
+    Quantity("heating_setpoint", "degC", 17, 22, "from 6 to 22 o'clock"),
+    Quantity("cooling_setpoint", "degC", 23, 28, "all hours"),
+    Quantity("setback", "K", 0, 6, "lower heating setpoint at night"),
+)
+CLIMATE = (
+    Quantity("latitude", "deg", 0, 62, "north"),
+    Quantity("mean_temperature", "degC", -3, 27, "of the year"),
+    Quantity("seasonal_swing", "K", 2, 18, "amplitude of the year"),
+    Quantity("daily_swing", "K", 2, 9, "amplitude of the day"),
+    Quantity("clearness", "1", 0.35, 0.68, "global over extraterrestrial radiation"),
+    Quantity("wind", "m/s", 1, 6, "mean speed at 10 m"),
+)
+WEATHER = (
+    Quantity("latitude", "deg", 0, 62, "north"),
+    Quantity("mean_temperature", "degC", -4, 28, "of the year"),
+    Quantity("seasonal_swing", "K", 2, 19, "half the span of the monthly means"),
+    Quantity("daily_swing", "K", 2, 10, "half the mean daily span"),
+    Quantity("global_radiation", "kWh/m2", 550, 2600, "on the horizontal, a year"),
+    Quantity("diffuse_share", "1", 0.2, 0.9, "of the global radiation"),
+    Quantity("wind", "m/s", 1, 6.5, "mean speed at 10 m"),
+    Quantity("north_radiation", "kWh/m2", 250, 950, "on a vertical plane, a year"),
+    Quantity("east_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
+    Quantity("south_radiation", "kWh/m2", 450, 1850, "on a vertical plane, a year"),
+    Quantity("west_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
+)
+"""What the surrogate is told of the weather, worked out from the hours of a year."""
+INPUTS = tuple(q.name for q in DESIGN + WEATHER)
+TARGETS = (
+    Quantity("heating_front", "kWh/m2", 0, 600, "a year, per floor area of the zone"),
+    Quantity("heating_back", "kWh/m2", 0, 600, "a year, per floor area of the zone"),
+    Quantity("cooling_front", "kWh/m2", 0, 600, "a year, sensible, per floor area of the zone"),
+    Quantity("cooling_back", "kWh/m2", 0, 600, "a year, sensible, per floor area of the zone"),
+    Quantity("temperature_front", "degC", 10, 35, "mean of the year, air"),
+    Quantity("temperature_back", "degC", 10, 35, "mean of the year, air"),
+    Quantity("solar", "kWh/m2", 0, 1500, "a year, through all windows, per floor area of both"),
+    Quantity("loss", "kWh/m2", -500, 1500, "a year, net, by envelope and air, per floor of both"),
+)
+OUTPUTS = tuple(q.name for q in TARGETS)
+
+
+class SimulateConfig(BaseModel):
+    """Designs to simulate: how many, over how many climates."""
+
+    designs: int = Field(ge=1)
+    climates: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    steps_per_hour: int = 1
+
+
+class CollectConfig(BaseModel):
+    """Observations to check: fewer than `minimum` are refused."""
+
+    minimum: int = Field(ge=1)
+
+
+class Training(BaseModel):
+    """How the surrogate is trained."""
+
+    designs: int = Field(
+        default=1536,
+        ge=64,
+        le=1_000_000,
+        title="Designs",
+        description="Synthetic designs to simulate and learn from.",
+    )
+    climates: int = Field(
+        default=192,
+        ge=8,
+        title="Climates",
+        description="Made-up climates that the designs are spread over.",
+    )
+    epochs: int = Field(
+        default=600, ge=1, title="Epochs", description="Passes over the training designs."
+    )
+    folds: int = Field(
+        default=5,
+        ge=2,
+        le=10,
+        title="Folds",
+        description="Members of the ensemble; each leaves out its own fold of the climates.",
+    )
+    learning_rate: float = Field(
+        default=6e-3, gt=0, title="Learning rate", description="Of AdamW, at its peak."
+    )
+    real_share: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        title="Share of observations",
+        description="Of the loss, where there are observations; the rest is simulated.",
+    )
+    balance_weight: float = Field(
+        default=0.3, ge=0, title="Energy-balance weight", description="Of that term of the loss."
+    )
+    coupling_weight: float = Field(
+        default=0.1, ge=0, title="Zone-coupling weight", description="Of that term of the loss."
+    )
+    bounds_weight: float = Field(
+        default=0.1, ge=0, title="Bounds weight", description="Of that term of the loss."
+    )
+    confidence: float = Field(
+        default=0.9,
+        gt=0.5,
+        lt=1,
+        title="Confidence",
+        description="Share of held-out designs that the intervals shall cover.",
+    )
+
+
+class TrainConfig(Training):
+    seed: int = Field(default=0, ge=0)

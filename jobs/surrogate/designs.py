@@ -1,0 +1,198 @@
+"""Designs: sampled, read from the user's files, checked, and built for the simulation."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import qmc
+
+from infra.errors import InputError
+from jobs.surrogate.building import DAY, SHELTERED, Building, Layer, Wall, Window, Zone
+from jobs.surrogate.climate import make_climate
+from jobs.surrogate.config import CLIMATE, DESIGN, INPUTS, WEATHER, Quantity
+from jobs.surrogate.physics import Loads
+from jobs.surrogate.weather import Weather
+
+CONCRETE = (1.7, 2200.0, 900.0)
+"""Conductivity W/mK, density kg/m3, specific heat J/kgK (EN ISO 10456)."""
+INSULATION = (0.035, 25.0, 1400.0)
+FILMS = {"wall": 0.17, "roof": 0.14, "floor": 0.21}
+"""Surface resistances of both sides in m2K/W (EN ISO 6946)."""
+PARTITION = (Layer(0.12, 0.5, 1400, 1000),)
+FACTORS = {
+    "window_front": {100: "per cent"},
+    "window_back": {100: "per cent"},
+    "mass": {1000: "millimetres", 100: "centimetres"},
+    "overhang": {1000: "millimetres"},
+    "width": {1000: "millimetres"},
+    "depth": {1000: "millimetres"},
+    "height": {1000: "millimetres"},
+    "global_radiation": {1000: "Wh/m2", 3.6: "MJ/m2"},
+    "wall_u": {1000: "mW/m2K"},
+    "diffuse_share": {100: "per cent"},
+}
+"""Units that a column is taken for when its median is out of range by that factor."""
+KELVIN_COLUMNS = ("heating_setpoint", "cooling_setpoint", "mean_temperature")
+
+
+def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFrame:
+    """`count` rows by a scrambled Sobol sequence over the quantities' ranges."""
+    chosen = tuple(quantities)
+    engine = qmc.Sobol(len(chosen), seed=seed)
+    unit = engine.random_base2(int(np.ceil(np.log2(max(count, 2)))))[:count]
+    low, high = np.array([q.low for q in chosen]), np.array([q.high for q in chosen])
+    return pd.DataFrame(low + unit * (high - low), columns=[q.name for q in chosen])
+
+
+def sample_climates(count: int, seed: int) -> list[Weather]:
+    """Made-up climates over config.CLIMATE."""
+    rows = sample(CLIMATE, count, seed).to_dict("records")
+    return [make_climate(**row, seed=seed * 100_003 + n) for n, row in enumerate(rows)]
+
+
+def build(design: Mapping[str, float]) -> Building:
+    """Two rooms, one behind the other, with a brick wall between them; from config.DESIGN."""
+    width, depth, height = design["width"], design["depth"], design["height"]
+    night = np.arange(DAY) // 6
+    heating = design["heating_setpoint"] - np.where(
+        (night < 6) | (night >= 22), design["setback"], 0
+    )
+    common = {
+        "size": (width, depth, height),
+        "air_changes": design["infiltration"],
+        "gains": design["gains"] * width * depth,
+        "heating": tuple(heating),
+        "cooling": design["cooling_setpoint"],
+    }
+    zones = []
+    for front in (True, False):
+        plane = "south" if front else "north"
+        share = design["window_front" if front else "window_back"]
+        edge = 0.0 if front else depth * 2
+        side = np.sqrt(share)
+        box = (
+            width * (1 - side) / 2, edge, height * (1 - side) / 2,
+            width * (1 + side) / 2, edge, height * (1 + side) / 2,
+        )  # fmt: skip
+        walls = [
+            Wall(plane, width * height * (1 - share), _layers("wall", design)),
+            Wall("east", depth * height, _layers("wall", design)),
+            Wall("west", depth * height, _layers("wall", design)),
+            Wall("roof", width * depth, _layers("roof", design)),
+            Wall("floor", width * depth, _layers("floor", design), behind=SHELTERED),
+        ]
+        if front:
+            walls.append(Wall("north", width * height, PARTITION, behind=1))
+        origin = (0.0, 0.0 if front else depth, 0.0)
+        zones.append(
+            Zone(walls=tuple(walls), windows=(Window(plane, box),), origin=origin, **common)
+        )
+    shade = (0.0, -design["overhang"], height, width, 0.0, height)
+    return Building(tuple(zones), (shade,), rotation=design["orientation"] - 180)
+
+
+def _layers(kind: str, design: Mapping[str, float]) -> tuple[Layer, ...]:
+    """Insulation outside concrete, together with the films of the wanted U-value."""
+    inner = Layer(design["mass"], *CONCRETE)
+    resistance = 1 / design[f"{kind}_u"] - FILMS[kind] - inner.resistance
+    return Layer(max(resistance, 0.02) * INSULATION[0], *INSULATION), inner
+
+
+def results(designs: pd.DataFrame, loads: Loads) -> pd.DataFrame:
+    """The quantities of config.TARGETS of simulated designs; `loss` closes the balance."""
+    floor = (designs["width"] * designs["depth"]).to_numpy()[:, None]
+    heating, cooling = loads.annual_heating / floor, loads.annual_cooling / floor
+    solar = loads.transmitted.sum(1) / floor[:, 0] / 2
+    gains = designs["gains"].to_numpy() * loads.heating.shape[2] / 1000
+    mean = loads.temperature.mean(2, dtype=float)
+    return pd.DataFrame(
+        {
+            "heating_front": heating[:, 0],
+            "heating_back": heating[:, 1],
+            "cooling_front": cooling[:, 0],
+            "cooling_back": cooling[:, 1],
+            "temperature_front": mean[:, 0],
+            "temperature_back": mean[:, 1],
+            "solar": solar,
+            "loss": heating.mean(1) + solar + gains - cooling.mean(1),
+        },
+        index=designs.index,
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV, Parquet or JSON-lines file. Raises InputError for what is none of them."""
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in (".jsonl", ".ndjson"):
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            return pd.DataFrame(rows)
+        return pd.read_csv(path)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        remedy = "Give CSV, Parquet or JSON lines with a header."
+        raise InputError(f"{path.name} cannot be read: {error}", remedy) from error
+
+
+def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The columns INPUTS as floats.
+
+    Raises InputError that names the row (from 1) and column for what is missing, no number or
+    negative, and the column for a unit that is wrong by a factor.
+    """
+    missing = [column for column in INPUTS if column not in table]
+    if missing or not len(table):
+        raise InputError(
+            f"{name}: no column {', '.join(missing)}" if missing else f"{name} holds no row",
+            f"One row a design, with the columns {', '.join(INPUTS)}; docs/surrogate.md says more.",
+        )
+    numbers = table[list(INPUTS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    bad = ~np.isfinite(numbers.to_numpy())
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(
+            f"{name}, row {row + 1}: {INPUTS[column]} is {table[INPUTS[column]].iloc[row]!r},"
+            " not a number",
+            "Correct or leave out that row.",
+        )
+    _check_units(numbers, name)
+    for quantity in DESIGN + WEATHER:
+        below = np.flatnonzero(numbers[quantity.name] < 0) if quantity.low >= 0 else []
+        if len(below):
+            raise InputError(
+                f"{name}, row {below[0] + 1}: {quantity.name} is "
+                f"{numbers[quantity.name].iloc[below[0]]:g}, a negative {quantity.unit}",
+                "Correct or leave out that row.",
+            )
+        strictly = quantity.name in ("width", "depth", "height", "wall_u", "roof_u", "floor_u")
+        if strictly and (numbers[quantity.name] == 0).any():
+            raise InputError(f"{name}: a {quantity.name} is 0", "Give it a size.")
+    return numbers
+
+
+def _check_units(numbers: pd.DataFrame, name: str) -> None:
+    by_name = {q.name: q for q in DESIGN + WEATHER}
+    for column in KELVIN_COLUMNS:
+        if numbers[column].median() > 200:
+            raise InputError(
+                f"{name}: {column} looks like kelvin (median {numbers[column].median():.1f})",
+                "Give degrees Celsius.",
+            )
+    for column, factors in FACTORS.items():
+        quantity, median = by_name[column], numbers[column].median()
+        for factor, unit in factors.items():
+            if median > quantity.high * 1.5 and quantity.low <= median / factor <= quantity.high:
+                raise InputError(
+                    f"{name}: {column} looks like {unit} (median {median:g})",
+                    f"Give {quantity.unit if quantity.unit != '1' else 'a share from 0 to 1'}.",
+                )
+
+
+def out_of_range(numbers: pd.DataFrame) -> list[list[str]]:
+    """For each row the names of the inputs that lie outside what was trained on."""
+    outside = np.stack(
+        [~numbers[q.name].between(q.low, q.high).to_numpy() for q in DESIGN + WEATHER], axis=1
+    )
+    return [[INPUTS[i] for i in np.flatnonzero(row)] for row in outside]

@@ -1,0 +1,140 @@
+"""Real buildings, measured hour by hour: checked, and summed up to what the surrogate predicts.
+
+A file (CSV or Parquet) holds one building-year: a `time` column with its offset from UTC, hourly
+OBSERVED columns, and the constant columns of config.DESIGN and `latitude`, `longitude`. Nothing is
+guessed: what does not fit is refused with the column and the first bad row.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from infra.errors import InputError
+from jobs.surrogate.climate import describe_weather
+from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, Quantity
+from jobs.surrogate.designs import check_designs, read_table
+from jobs.surrogate.solar import solar_noon
+from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
+
+OBSERVED = (
+    Quantity("heating_front", "W", 0, 1e6, "mean of the hour"),
+    Quantity("heating_back", "W", 0, 1e6, "mean of the hour"),
+    Quantity("cooling_front", "W", 0, 1e6, "mean of the hour, sensible"),
+    Quantity("cooling_back", "W", 0, 1e6, "mean of the hour, sensible"),
+    Quantity("temperature_front", "degC", -30, 70, "of the air"),
+    Quantity("temperature_back", "degC", -30, 70, "of the air"),
+    Quantity("dry_bulb", "degC", -90, 60, "outdoors"),
+    Quantity("direct_normal", "W/m2", 0, 1500, "mean of the hour"),
+    Quantity("diffuse_horizontal", "W/m2", 0, 1200, "mean of the hour"),
+    Quantity("wind_speed", "m/s", 0, 60, "at 10 m"),
+)
+LONGEST_GAP = 3
+"""Hours that are filled in between neighbours."""
+MOST_MISSING = 0.05
+"""Of all hours of a column."""
+MOST_OUTLIERS = 0.01
+NOON_TOLERANCE = 0.75
+"""Hours that the sun's measured noon may lie from the computed one."""
+
+
+def read_observation(path: Path) -> dict[str, float]:
+    """One row of config.INPUTS and measured config.OUTPUTS (kWh/m2 a year, degC; others absent).
+
+    Raises InputError for missing columns, gaps, outliers, wrong units and a shifted time zone.
+    """
+    table = read_table(path)
+    names = [q.name for q in OBSERVED]
+    wanted = ["time", "latitude", "longitude", *names, *(q.name for q in DESIGN)]
+    if missing := [name for name in wanted if name not in table]:
+        raise InputError(
+            f"{path.name}: no column {', '.join(missing)}", "docs/surrogate.md lists the columns."
+        )
+    hourly = _hourly(path.name, table, names)
+    place = table[["latitude", "longitude"]].iloc[0].astype(float)
+    _check_noon(path.name, hourly, float(place["longitude"]))
+    weather = _weather(hourly, float(place["latitude"]), float(place["longitude"]))
+    design = table[[q.name for q in DESIGN]].iloc[:1].assign(**describe_weather(weather))
+    inputs = check_designs(design, path.name).iloc[0]
+    floor = inputs["width"] * inputs["depth"]
+    loads = {n: float(hourly[n].sum() / 1000 / floor) for n in OUTPUTS[:4]}
+    air = {n: float(hourly[n].mean()) for n in OUTPUTS[4:6]}
+    return {**{name: float(inputs[name]) for name in INPUTS}, **loads, **air}
+
+
+def _hourly(name: str, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """A year of whole hours, short gaps filled, index in UTC."""
+    time = pd.to_datetime(table["time"], utc=True, errors="coerce", format="ISO8601")
+    if time.isna().any():
+        row = int(np.flatnonzero(time.isna())[0])
+        raise InputError(
+            f"{name}, row {row + 1}: time {table['time'].iloc[row]!r} is no time",
+            "Write ISO 8601 with the offset, e.g. 2025-01-31T14:00+01:00.",
+        )
+    if not table["time"].astype(str).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").all():
+        raise InputError(
+            f"{name}: the times have no offset from UTC", "Write e.g. 2025-01-31T14:00+01:00."
+        )
+    if time.duplicated().any():
+        row = int(np.flatnonzero(time.duplicated())[0])
+        raise InputError(f"{name}, row {row + 1}: the hour is there twice", "Keep one of them.")
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(pd.DatetimeIndex(time))
+    span = pd.date_range(numbers.index.min(), periods=HOURS, freq="h")
+    if not numbers.index.isin(span).all():
+        raise InputError(
+            f"{name}: the times are not whole steps of an hour in one year of {HOURS} hours",
+            "Give hourly means of one year.",
+        )
+    hourly = numbers.reindex(span)
+    for quantity in OBSERVED:
+        values = hourly[quantity.name]
+        odd = (values < quantity.low) | (values > quantity.high)
+        if odd.mean() > MOST_OUTLIERS:
+            raise InputError(
+                f"{name}: {quantity.name} is out of {quantity.low:g} to {quantity.high:g} "
+                f"{quantity.unit} in {odd.mean():.0%} of the hours",
+                f"Give it in {quantity.unit}.",
+            )
+        hourly[quantity.name] = values.mask(odd)
+    lacking = hourly.isna().mean()
+    if lacking.max() > MOST_MISSING:
+        raise InputError(
+            f"{name}: {lacking.idxmax()} lacks {lacking.max():.1%} of the year's hours",
+            f"At most {MOST_MISSING:.0%} may be missing.",
+        )
+    filled = hourly.interpolate(limit=LONGEST_GAP, limit_area="inside")
+    return filled.fillna(filled.groupby(filled.index.hour).transform("mean"))
+
+
+def _check_noon(name: str, hourly: pd.DataFrame, longitude: float) -> None:
+    """The radiation's daily centre of mass must be where the sun's noon is."""
+    radiation = hourly["direct_normal"] + hourly["diffuse_horizontal"]
+    angle = 2 * np.pi * (hourly.index.hour.to_numpy() + 0.5) / 24
+    centre = np.angle((radiation.to_numpy() * np.exp(1j * angle)).sum()) * 24 / (2 * np.pi)
+    shift = (centre - solar_noon(longitude) + 12) % 24 - 12
+    if abs(shift) > NOON_TOLERANCE:
+        raise InputError(
+            f"{name}: the sun's noon is {shift:+.1f} h from where it must be at longitude "
+            f"{longitude:g}",
+            "Correct the times' offset from UTC (summer time?), or the longitude.",
+        )
+
+
+def _weather(hourly: pd.DataFrame, latitude: float, longitude: float) -> Weather:
+    """The measured weather from January to December, UTC."""
+    order = np.argsort(hourly.index.dayofyear.to_numpy() * 24 + hourly.index.hour, kind="stable")
+    dry_bulb = hourly["dry_bulb"].to_numpy()[order]
+    return Weather(
+        name="measured",
+        latitude=latitude,
+        longitude=longitude,
+        time_zone=0.0,
+        altitude=0.0,
+        dry_bulb=dry_bulb,
+        sky_temperature=sky_temperature(dry_bulb, dry_bulb - 10),
+        pressure=np.full(HOURS, standard_pressure(0.0)),
+        direct_normal=hourly["direct_normal"].to_numpy()[order],
+        diffuse_horizontal=hourly["diffuse_horizontal"].to_numpy()[order],
+        wind_speed=hourly["wind_speed"].to_numpy()[order],
+        wind_direction=np.zeros(HOURS),
+    )

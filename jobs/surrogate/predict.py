@@ -1,0 +1,118 @@
+"""Mean, interval and flags for designs, from an exported surrogate.
+
+    python -m jobs.surrogate.predict --model FOLDER --input designs.csv > answers.csv
+    ... | python -m jobs.surrogate.predict --model FOLDER --stdin
+
+`--weather town.epw` fills in the columns of the weather. JSON lines in give JSON lines out.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from infra.errors import InputError, NightshiftError
+from jobs.surrogate import export
+from jobs.surrogate.climate import describe_weather
+from jobs.surrogate.config import OUTPUTS
+from jobs.surrogate.designs import check_designs, out_of_range, read_table
+from jobs.surrogate.weather import read_epw
+
+BALANCE = 0.01
+"""Of the energy turned over: more is a violation."""
+LARGEST_DIFFERENCE = 10.0
+"""K between the yearly means of two rooms that share a wall; the training data stays below."""
+HOURS = 8760
+
+
+class Surrogate:
+    """An exported surrogate, ready to predict."""
+
+    def __init__(self, folder: Path, providers: list[str] | None = None) -> None:
+        try:
+            facts = json.loads((folder / "surrogate.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{folder} holds no surrogate: {error}", "Name a folder with surrogate.json."
+            ) from error
+        self.model = export.session(folder / f"{facts['chosen']}.onnx", providers)
+
+    def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and half-width of the interval, each (B, len(OUTPUTS)), of checked designs."""
+        return export.run(self.model, numbers.to_numpy())
+
+
+def violations(numbers: pd.DataFrame, mean: np.ndarray) -> list[list[str]]:
+    """For each row the physical conditions that a prediction breaks, by name.
+
+    `balance`: heating + sun + gains differ from cooling + loss by more than 1 % of the energy
+    turned over; `bounds`: a negative load, or a heated room below or above its setpoints by more
+    than 1 K; `zones`: the two rooms further apart than a shared wall allows.
+    """
+    y = {name: mean[:, i] for i, name in enumerate(OUTPUTS)}
+    gained = (y["heating_front"] + y["heating_back"]) / 2 + y["solar"]
+    gained = gained + numbers["gains"].to_numpy() * HOURS / 1000
+    lost = (y["cooling_front"] + y["cooling_back"]) / 2 + y["loss"]
+    air = np.stack([y["temperature_front"], y["temperature_back"]], 1)
+    coldest = (numbers["heating_setpoint"] - numbers["setback"]).to_numpy()[:, None]
+    warmest = numbers["cooling_setpoint"].to_numpy()[:, None]
+    broken = {
+        "balance": np.abs(gained - lost) > BALANCE * np.maximum(np.abs(gained) + np.abs(lost), 1),
+        "bounds": (mean[:, [0, 1, 2, 3, 6]] < 0).any(1)
+        | (air < coldest - 1).any(1)
+        | (air > warmest + 1).any(1),
+        "zones": np.abs(air[:, 0] - air[:, 1]) > LARGEST_DIFFERENCE,
+    }
+    return [[name for name, bad in broken.items() if bad[row]] for row in range(len(mean))]
+
+
+def answer(surrogate: Surrogate, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """For each design the mean, `_low` and `_high` of every target, and the flags.
+
+    `outside`: inputs beyond the training range; `broken`: physical conditions not kept.
+    """
+    numbers = check_designs(table, name)
+    mean, half_width = surrogate(numbers)
+    columns: dict[str, Any] = {}
+    for i, output in enumerate(OUTPUTS):
+        columns[output] = mean[:, i]
+        columns[f"{output}_low"] = mean[:, i] - half_width[:, i]
+        columns[f"{output}_high"] = mean[:, i] + half_width[:, i]
+    columns["outside"] = [" ".join(names) for names in out_of_range(numbers)]
+    columns["broken"] = [" ".join(names) for names in violations(numbers, mean)]
+    return pd.DataFrame(columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--input", type=Path, help="CSV, Parquet or JSON lines.")
+    given.add_argument("--stdin", action="store_true", help="JSON lines from standard input.")
+    parser.add_argument("--weather", type=Path, help="EPW file for the columns of the weather.")
+    arguments = parser.parse_args()
+    try:
+        lines = arguments.stdin or arguments.input.suffix in (".jsonl", ".ndjson")
+        if arguments.stdin:
+            table = pd.read_json(sys.stdin, lines=True)
+        else:
+            table = read_table(arguments.input)
+        if arguments.weather:
+            table = table.assign(**describe_weather(read_epw(arguments.weather)))
+        name = "standard input" if arguments.stdin else arguments.input.name
+        answers = answer(Surrogate(arguments.model), table, name)
+    except NightshiftError as error:
+        sys.stderr.write(f"✗ {error}\n")
+        sys.exit(error.exit_code)
+    if lines:
+        answers.to_json(sys.stdout, orient="records", lines=True)
+    else:
+        answers.to_csv(sys.stdout, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Simulate designs drawn over the documented ranges, in made-up climates and the user's own.
+
+    python -m jobs.surrogate.simulate JOB_FOLDER
+
+Input: optionally `weather`, an EPW file that is added to the climates. Artifact: `simulated`, a
+Parquet file with config.INPUTS, config.TARGETS and the number of the climate. Resumes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from infra.errors import InputError
+from jobs.runtime import Interrupted, Job, Outcome, main
+from jobs.surrogate.climate import describe_weather
+from jobs.surrogate.config import DESIGN, SimulateConfig
+from jobs.surrogate.designs import build, results, sample, sample_climates
+from jobs.surrogate.physics import simulate
+from jobs.surrogate.weather import read_epw
+
+WARMUP_DAYS = 15
+LARGEST_IMBALANCE = 1e-3
+"""Of the energy turned over in any hour."""
+SAVED_EVERY = 32
+"""Climates between two checkpoints."""
+
+
+def program(job: Job[SimulateConfig]) -> Outcome:
+    config = job.config
+    climates = sample_climates(config.climates, config.seed)
+    if "weather" in job.spec.inputs:
+        climates.append(read_epw(job.input("weather")))
+    designs = sample(DESIGN, config.designs, config.seed)
+    parts, worst, first = [], 0.0, 0
+    if (saved := job.latest_checkpoint()) is not None:
+        first = saved[0]
+        parts.append(pd.read_parquet(saved[1] / "simulated.parquet"))
+    for number in range(first, len(climates)):
+        chosen = designs.iloc[number :: len(climates)]
+        if len(chosen):
+            weather = climates[number]
+            loads = simulate(
+                [build(row) for row in chosen.to_dict("records")],
+                weather,
+                config.steps_per_hour,
+                WARMUP_DAYS,
+            )
+            worst = max(worst, float(np.max(np.abs(loads.imbalance) / loads.turnover)))
+            described = chosen.assign(**describe_weather(weather), climate=number)
+            parts.append(pd.concat([described, results(chosen, loads)], axis=1))
+        done = number + 1
+        job.progress(done, len(climates), "simulating")
+        if job.stopping or (done % SAVED_EVERY == 0 and done < len(climates)):
+            job.save_checkpoint(done, lambda folder: _save(parts, folder / "simulated.parquet"))
+        if job.stopping:
+            raise Interrupted
+    if worst > LARGEST_IMBALANCE:
+        raise InputError(
+            f"an hour's energy balance fails by {worst:.1e} of its turnover",
+            "Report the weather file: no simulation of it can be trained on.",
+        )
+    path = job.scratch / "simulated.parquet"
+    _save(parts, path)
+    return Outcome({"designs": float(len(designs)), "imbalance": worst}, {"simulated": path})
+
+
+def _save(parts: list[pd.DataFrame], path: Path) -> None:
+    pd.concat(parts, ignore_index=True).to_parquet(path)
+
+
+if __name__ == "__main__":
+    main(SimulateConfig, program)

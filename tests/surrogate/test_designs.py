@@ -1,0 +1,132 @@
+"""Designs and climates: drawn over their ranges, and bad tables refused with the place."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from infra.errors import InputError
+from jobs.surrogate.climate import describe_weather, make_climate
+from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
+from jobs.surrogate.designs import (
+    build,
+    check_designs,
+    out_of_range,
+    read_table,
+    results,
+    sample,
+    sample_climates,
+)
+from jobs.surrogate.physics import simulate
+from tests.surrogate.houses import make_weather
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Designs in the middle of every range."""
+    middle = {q.name: (q.low + q.high) / 2 for q in DESIGN + WEATHER}
+    return pd.DataFrame([middle] * 4)
+
+
+def test_sobol_fills_the_ranges_evenly_and_repeats() -> None:
+    rows = sample(DESIGN, 256, 3)
+    for quantity in DESIGN:
+        share = (rows[quantity.name] - quantity.low) / (quantity.high - quantity.low)
+        assert np.histogram(share, 4, (0, 1))[0].tolist() == [64] * 4
+    pd.testing.assert_frame_equal(rows, sample(DESIGN, 256, 3))
+    assert not rows.equals(sample(DESIGN, 256, 4))
+
+
+def test_every_drawn_climate_is_inside_what_the_surrogate_is_told() -> None:
+    for weather in sample_climates(12, 1):
+        for quantity in WEATHER:
+            value = describe_weather(weather)[quantity.name]
+            assert quantity.low <= value <= quantity.high, quantity.name
+
+
+def test_a_climate_has_the_statistics_that_were_asked_for() -> None:
+    weather = make_climate(50, 10, 9, 5, 0.5, 4, seed=2)
+    told = describe_weather(weather)
+    assert told["mean_temperature"] == pytest.approx(10, abs=0.6)
+    assert told["seasonal_swing"] == pytest.approx(9, abs=2)
+    assert told["wind"] == pytest.approx(4, rel=0.05)
+    assert told["south_radiation"] > told["north_radiation"]
+    assert (weather.direct_normal >= 0).all() and weather.direct_normal.max() <= 1100
+
+
+def test_every_corner_of_the_ranges_can_be_built_and_its_balance_closes() -> None:
+    designs = sample(DESIGN, 16, 0)
+    for name in ("low", "high"):
+        designs.loc[len(designs)] = {q.name: getattr(q, name) for q in DESIGN}
+    buildings = [build(row) for row in designs.to_dict("records")]
+    loads = simulate(buildings, make_weather(24 * 5), 1, 2)
+    assert (np.abs(loads.imbalance) <= 1e-3 * loads.turnover).all()
+    found = results(designs, loads)
+    gained = found[["heating_front", "heating_back"]].mean(axis=1) + found["solar"]
+    gained += designs["gains"] * 120 / 1000
+    lost = found[["cooling_front", "cooling_back"]].mean(axis=1) + found["loss"]
+    np.testing.assert_allclose(gained, lost)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("width", float("nan"), "row 3: width is nan"),
+        ("gains", "much", "row 3: gains is 'much'"),
+        ("depth", -4.0, "row 3: depth is -4, a negative m"),
+        ("overhang", -0.1, "row 3: overhang is -0.1"),
+        ("roof_u", 0.0, "a roof_u is 0"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_row(table, column, value, named) -> None:
+    table[column] = table[column].astype(object)
+    table.loc[2, column] = value
+    with pytest.raises(InputError, match=named):
+        check_designs(table, "designs.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "named"),
+    [
+        ("window_front", 100, "per cent"),
+        ("mass", 1000, "millimetres"),
+        ("width", 1000, "millimetres"),
+        ("global_radiation", 1000, "Wh/m2"),
+        ("global_radiation", 3.6, "MJ/m2"),
+    ],
+)
+def test_units_that_are_wrong_by_a_factor_are_recognised(table, column, factor, named) -> None:
+    table[column] *= factor
+    with pytest.raises(InputError, match=f"{column} looks like {named}"):
+        check_designs(table, "designs.csv")
+
+
+def test_kelvin_missing_columns_and_empty_tables(table) -> None:
+    with pytest.raises(InputError, match="heating_setpoint looks like kelvin"):
+        check_designs(table.assign(heating_setpoint=293.15), "d.csv")
+    with pytest.raises(InputError, match="no column depth"):
+        check_designs(table.drop(columns="depth"), "d.csv")
+    with pytest.raises(InputError, match="holds no row"):
+        check_designs(table.iloc[:0], "d.csv")
+
+
+def test_out_of_range_is_flagged_not_refused(table) -> None:
+    table.loc[1, "gains"] = 16.0
+    table.loc[1, "latitude"] = 70.0
+    assert out_of_range(check_designs(table, "d.csv")) == [[], ["gains", "latitude"], [], []]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_tables_of_three_kinds_are_read(table, tmp_path, kind) -> None:
+    path = tmp_path / f"designs.{kind}"
+    if kind == "csv":
+        table.to_csv(path, index=False)
+    elif kind == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_json(path, orient="records", lines=True)
+    pd.testing.assert_frame_equal(check_designs(read_table(path), path.name), table[list(INPUTS)])
+    path.write_bytes(b"\x00broken")
+    with pytest.raises(InputError):
+        check_designs(read_table(path), path.name)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_table(tmp_path / f"none.{kind}")

@@ -1,0 +1,105 @@
+"""EPW files: whole ones are read, broken ones are refused with the line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.errors import InputError
+from jobs.surrogate.weather import HOURS, read_epw, sky_temperature, standard_pressure
+
+DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def lines(leap: bool = False) -> list[str]:
+    head = ["LOCATION,Here,XX,Y,Z,1,45.0,10.0,1.0,200.0"] + [f"HEADER {n}" for n in range(7)]
+    rows = []
+    for month, days in enumerate(DAYS, 1):
+        for day in range(1, days + 1 + (leap and month == 2)):
+            for hour in range(1, 25):
+                values = ["0"] * 35
+                values[:6] = "2001", str(month), str(day), str(hour), "60", "?9"
+                values[6:10] = "5.0", "1.0", "70", "98000"
+                values[12:16] = "290", str(hour), "100", "40"
+                values[20:22] = "180", "3.0"
+                rows.append(",".join(values))
+    return head + rows
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(content: list[str]) -> Path:
+        path = tmp_path / "here.epw"
+        path.write_text("\n".join(content) + "\n")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("leap", [False, True])
+def test_a_whole_file_is_a_year_without_leap_day(write, leap: bool) -> None:
+    weather = read_epw(write(lines(leap)))
+    assert weather.hours == HOURS
+    assert (weather.latitude, weather.longitude, weather.time_zone) == (45, 10, 1)
+    assert weather.altitude == 200 and weather.direct_normal[0] == 100
+    assert weather.sky_temperature[0] == pytest.approx((290 / 5.670374e-8) ** 0.25 - 273.15)
+
+
+def change(field: int, value: str):
+    def apply(content: list[str]) -> None:
+        row = content[107].split(",")
+        row[field] = value
+        content[107] = ",".join(row)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (change(6, "warm"), "line 108: temp_air 'warm' is not a number"),
+        (change(6, "99.9"), "line 108: temp_air is missing"),
+        (change(6, "277"), "line 108: temp_air is missing"),
+        (change(14, "-5"), "line 108: dni is -5, out of range"),
+        (change(21, "nan"), "line 108: wind_speed is nan"),
+        (change(3, "9"), "line 108: month 1, day 5, hour 9 where month 1, day 5, hour 4 should"),
+        (
+            lambda c: c.__delitem__(107),
+            "line 108: month 1, day 5, hour 5 where month 1, day 5, hour 4 should",
+        ),
+        (lambda c: c.__setitem__(107, "1,2"), "line 108: 2 fields"),
+        (lambda c: c.__delitem__(slice(5000, None)), "the file ends after 4992 hours"),
+        (lambda c: c.__delitem__(slice(4, None)), "line 4: the file ends before its data"),
+        (lambda c: c.__setitem__(0, "hello"), "line 1: it does not begin with LOCATION"),
+        (lambda c: c.__setitem__(0, c[0].replace("45.0", "145")), "line 1: latitude 145"),
+        (lambda c: c.clear(), "line 1"),
+    ],
+)
+def test_a_broken_file_names_the_line(write, spoil, named: str) -> None:
+    content = lines()
+    spoil(content)
+    with pytest.raises(InputError, match=named.replace("(", r"\(")):
+        read_epw(write(content))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_epw(tmp_path / "none.epw")
+
+
+def test_missing_pressure_and_infrared_are_worked_out(write) -> None:
+    content = lines()
+    change(9, "999999")(content)
+    change(12, "9999")(content)
+    weather = read_epw(write(content))
+    hour = 107 - 8
+    assert weather.pressure[hour] == pytest.approx(standard_pressure(200)) != 98000
+    expected = sky_temperature(np.array([5.0]), np.array([1.0]))[0]
+    assert weather.sky_temperature[hour] == pytest.approx(expected)
+    assert standard_pressure(0) == 101325
+
+
+def test_the_reference_weather_has_its_published_checks(shared: Path) -> None:
+    weather = read_epw(shared / "weather" / "725650TYCST.epw")
+    assert weather.dry_bulb.mean() == pytest.approx(10.875, abs=1e-3)
+    assert weather.direct_normal.sum() / 1000 == pytest.approx(1977.58, abs=0.01)
