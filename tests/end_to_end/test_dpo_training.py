@@ -154,7 +154,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(user, training) -> None
     training += ["--epochs", "20", "--checkpoint-interval", "5"]
     process = user.start(*training)
     deadline = time.monotonic() + 120
-    while not list((user.home / "jobs").glob("*train*/checkpoints/step-*")):
+    while not list((user.home / "jobs").glob("*-train-*/checkpoints/step-*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(2)
@@ -163,6 +163,6 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(user, training) -> None
     user.wait_until_nothing_runs()
     report = user.json(*training)
     assert report["resumed"]
-    (result,) = (user.home / "jobs").glob("*train*/result.json")
+    (result,) = (user.home / "jobs").glob("*-train-*/result.json")
     assert json.loads(result.read_text())["resumed_from"] >= 5
     user.wait_until_nothing_runs()

@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from decimal import Decimal
 from pathlib import Path
 
 from prefect.client.schemas.objects import FlowRun
@@ -22,8 +21,9 @@ def begin_job(home: Path, purse: Purse, step: str, flow_run: uuid.UUID) -> Handl
     wanted = job(home, f"{purse.run.id}/{step}", steps=9999).model_copy(
         update={"max_hours": 30 / 3600}
     )
-    record = jobs.record_launch(purse.pool, purse.run, wanted, "local", Decimal(36), str(flow_run))
-    reservation = launch._reservation(record, launcher(home), purse)
+    quote = launch.cheapest(wanted.resources, "local")
+    record = jobs.record_launch(purse.pool, purse.run, wanted, quote, str(flow_run))
+    _, reservation = launch._reservation(record, launcher(home), purse)
     handle = launcher(home).launch(wanted, reservation)
     deadline = time.monotonic() + 30
     while not launcher(home).progress(handle.key):
@@ -35,11 +35,11 @@ def begin_job(home: Path, purse: Purse, step: str, flow_run: uuid.UUID) -> Handl
 def test_only_the_cancelled_runs_jobs_stop_and_are_settled(home: Path, purse: Purse) -> None:
     cancelled = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4())
     elsewhere = job(home, f"{purse.run.id}/elsewhere")
-    jobs.record_launch(  # of a launcher that this process does not have
-        purse.pool, purse.run, elsewhere, "sky", Decimal(36), str(cancelled.id)
-    )
+    quote = launch.cheapest(elsewhere.resources, "local")
+    theirs = quote.model_copy(update={"launcher": "theirs"})  # which this process does not have
+    jobs.record_launch(purse.pool, purse.run, elsewhere, theirs, str(cancelled.id))
     never = job(home, f"{purse.run.id}/never")
-    jobs.record_launch(purse.pool, purse.run, never, "local", Decimal(36), str(cancelled.id))
+    jobs.record_launch(purse.pool, purse.run, never, quote, str(cancelled.id))
     stopped = begin_job(home, purse, "stopped", cancelled.id)
     other = begin_job(home, purse, "other", uuid.uuid4())
 

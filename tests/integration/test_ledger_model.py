@@ -128,7 +128,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self, transition: tuple[str, datetime], minutes: int, limit: int) -> None:
         with self.pool.connection() as connection:
             connection.execute(
-                "TRUNCATE budgets, budget_windows, reservations, allocations, charges, extensions"
+                "TRUNCATE budgets, budget_windows, reservations, allocations, charges, extensions,"
+                " attempts"
             )
         zone, clocks_change = transition
         self.now = clocks_change - timedelta(minutes=minutes)

@@ -44,10 +44,13 @@ def test_budgets_tell_limit_charged_reserved_and_who_holds_it(home: Path, purse:
         told["rows"] = {b["scope"]: b for b in tell("budget", "show")}
         told["table"] = say("budget", "show")
 
-    launch.run_job(short(home, purse, "step", seconds=0.3), purse, look)
+    wanted = short(home, purse, "step", seconds=0.3)
+    launch.run_job(wanted, purse, look)
     project = told["rows"]["project"]
     held = Decimal(project["reserved"])
-    assert Decimal(0) < held <= launch.price(Decimal(36), 20 / 3600)
+    assert Decimal(0) < held <= launch.price(
+        launch.cheapest(wanted.resources, "local"), wanted.max_hours
+    )
     assert Decimal(project["remaining"]) == 200 - held - Decimal(project["charged"])
     assert [holder["key"] for holder in project["holders"]] == [f"{purse.run.id}/step#1"]
     assert told["rows"][f"run:{purse.run.id}"]["limit"] == "1.0000"
@@ -118,7 +121,8 @@ def test_logs_are_the_jobs_own(home: Path, purse: Purse) -> None:
 
 def test_a_job_that_was_never_launched_has_no_log(home: Path, purse: Purse) -> None:
     wanted = short(home, purse, "never")
-    jobs.record_launch(purse.pool, purse.run, wanted, "local", Decimal(36), None)
+    quote = launch.cheapest(wanted.resources, "local")
+    jobs.record_launch(purse.pool, purse.run, wanted, quote, None)
     assert tell("jobs", "logs", "never") == {"key": wanted.key, "lines": []}
 
 
