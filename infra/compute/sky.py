@@ -473,7 +473,7 @@ def _offers(resources: Resources) -> list[Any]:
             )
     except Exception as error:
         raise _explain(error) from error
-    offers = [offer for several in found.values() for offer in several]
+    offers = [offer for several in found.values() for offer in several if _has(offer, resources)]
     if not offers:
         reasons = [hint for several in hints.values() for hint in several]
         near = f" There is {', '.join(similar[:5])}." if similar else ""
@@ -483,6 +483,16 @@ def _offers(resources: Resources) -> list[Any]:
             "Ask for other resources, or enable a cloud (`sky check` says what is missing).",
         )
     return offers
+
+
+def _has(offer: Any, resources: Resources) -> bool:
+    """Whether the offer's machine has what was asked for: SkyPilot finds an H100 for "H10"."""
+    has = offer.cloud.get_accelerators_from_instance_type(offer.instance_type)
+    if has is None:  # accelerators are added to the machine, or there are none
+        return True
+    kinds = {kind.lower(): count for kind, count in has.items()}
+    wanted = resources.accelerators.items()
+    return all(kinds.get(kind.lower(), 0) >= count for kind, count in wanted)
 
 
 def _quote(offer: Any, resources: Resources, region: str) -> Quote:
