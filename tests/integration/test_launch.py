@@ -84,7 +84,8 @@ def test_interruption_stops_the_compute_and_settles(home: Path, purse: Purse) ->
 
     with pytest.raises(KeyboardInterrupt):
         launch.run_job(wanted, purse, interrupt)
-    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
     assert launch.run_job(wanted, purse).metrics == {"total": float(sum(range(40)))}
     assert budget(purse, "project").reserved == 0
 
@@ -101,7 +102,8 @@ def test_interruption_that_somebody_swallowed_stops_it_too(home: Path, purse: Pu
         launch.run_job(spec(home, purse, steps=9999), purse, swallow)
     signal.signal(signal.SIGINT, before[0])
     signal.signal(signal.SIGTERM, before[1])
-    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
 
 
 def test_full_object_store_costs_the_work_nothing(
@@ -112,7 +114,8 @@ def test_full_object_store_costs_the_work_nothing(
     with pytest.raises(ObjectError, match="NIGHTSHIFT_OBJECTS") as caught:
         launch.run_job(wanted, purse)
     assert wanted.key in caught.value.message and "same command" in caught.value.remedy
-    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
     ballast.unlink()
     result = launch.run_job(wanted, purse)
     assert result.metrics == {"total": 10.0} and result.resumed_from == 5

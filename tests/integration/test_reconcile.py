@@ -6,7 +6,7 @@ from infra import ledger
 from tasks import reconcile
 from tasks.purse import Purse
 from tests.integration.test_launch import abandon, budget
-from tests.launching import alive, launcher, wait_until_none_is_alive
+from tests.launching import launcher, wait_until_none_is_alive
 
 
 def test_a_dry_run_says_all_and_does_nothing(home: Path, purse: Purse) -> None:
@@ -28,5 +28,6 @@ def test_what_is_past_its_reservation_is_stopped_though_somebody_works_at_it(
     with reconcile.run_lock(purse.run.id):
         (said,) = reconcile.reconcile(purse.pool, "")
     assert said == f"{handle.key} is past its reservation; stopped"
-    assert alive(home) == [] and budget(purse, "project").reserved == 0
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
     assert ledger.audit(purse.pool) == []
