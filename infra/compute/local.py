@@ -187,7 +187,8 @@ class LocalLauncher:
             _end(folder, settings().stop_grace_seconds + 5)
 
     def running(self) -> list[Handle]:
-        folders: set[Path] = set()
+        # A watchdog has its lock a moment before its program has the label.
+        folders = {lock.parent for lock in self.jobs.glob("*/lock") if _is_locked(lock)}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 label = process.environ().get(LABEL)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -293,3 +294,13 @@ def test_accelerators_are_matched_by_name(home: Path, monkeypatch: pytest.Monkey
 )
 def test_names_of_accelerators(accelerator: str, model: str, same: bool) -> None:
     assert is_model(accelerator, model) is same
+
+
+def test_a_job_runs_as_soon_as_its_watchdog_does(home: Path) -> None:
+    handle = launcher(home).launch(job(home, steps=1), money())
+    wait(launcher(home), handle)
+    wait_until_none_is_alive(home)
+    assert launcher(home).running() == []
+    with (Path(handle.place) / "lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as a watchdog whose program is still to come
+        assert launcher(home).running() == [handle]
