@@ -467,7 +467,8 @@ def _offers(resources: Resources) -> list[Any]:
         )
     )
     try:
-        with _quietly():
+        # Here it believes to be its API server, which sends spinners as text.
+        with _quietly(), importlib.import_module("sky.sky_logging").silent():
             found, _, similar, hints = optimizer._fill_in_launchable_resources(
                 task, None, quiet=True
             )

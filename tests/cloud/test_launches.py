@@ -269,10 +269,13 @@ def test_a_machine_in_a_foreign_network_is_taken_down(
         (Resources(accelerators={"H100": 1}, use_spot=True), "spot"),
     ],
 )
-def test_what_nobody_offers_is_refused(purse: Purse, resources: Resources, says: str) -> None:
+def test_what_nobody_offers_is_refused(
+    purse: Purse, capfd: pytest.CaptureFixture[str], resources: Resources, says: str
+) -> None:
     with pytest.raises(LaunchError) as caught:
         launch.run_job(job(purse).model_copy(update={"resources": resources}), purse)
     assert says in str(caught.value) and "sky check" in str(caught.value)
+    assert "sky-payload" not in "".join(capfd.readouterr())
 
 
 def test_an_unknown_environment_is_refused(purse: Purse) -> None:
