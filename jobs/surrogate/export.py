@@ -63,7 +63,12 @@ def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, f
         del node.metadata_props[:]
     onnx.save(model, folder / "fp32.onnx")
     onnx.save(convert_float_to_float16(model, keep_io_types=True), folder / "fp16.onnx")
-    quantize_dynamic(folder / "fp32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        folder / "fp32.onnx",
+        folder / "int8.onnx",
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # its shapes are gone
+    )
     with torch.no_grad():
         expected = ensemble(x)[0].numpy()
     truth = y.numpy()
