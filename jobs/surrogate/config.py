@@ -103,14 +103,14 @@ class Training(BaseModel):
     """How the surrogate is trained."""
 
     designs: int = Field(
-        default=1536,
+        default=3072,
         ge=64,
         le=1_000_000,
         title="Designs",
         description="Synthetic designs to simulate and learn from.",
     )
     climates: int = Field(
-        default=192,
+        default=256,
         ge=8,
         title="Climates",
         description="Made-up climates that the designs are spread over.",

@@ -41,8 +41,12 @@ def run(model: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[np.ndarray,
     return np.asarray(mean), np.asarray(half_width)
 
 
-def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, float]:
+def write(
+    ensemble: Ensemble, x: Tensor, y: Tensor, confidence: float, folder: Path
+) -> dict[str, float]:
     """Write `folder` with a model of each kind and surrogate.json; sizes, differences and errors.
+
+    `confidence` is that of the ensemble's intervals.
 
     Raises ValueError where fp32 is not what torch computes.
     """
@@ -63,12 +67,7 @@ def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, f
         del node.metadata_props[:]
     onnx.save(model, folder / "fp32.onnx")
     onnx.save(convert_float_to_float16(model, keep_io_types=True), folder / "fp16.onnx")
-    quantize_dynamic(
-        folder / "fp32.onnx",
-        folder / "int8.onnx",
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # its shapes are gone
-    )
+    quantize_dynamic(folder / "fp32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
     with torch.no_grad():
         expected = ensemble(x)[0].numpy()
     truth = y.numpy()
@@ -91,6 +90,7 @@ def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, f
         "ranges": {q.name: [q.low, q.high, q.unit] for q in DESIGN + WEATHER},
         "units": {q.name: q.unit for q in TARGETS},
         "chosen": chosen,
+        "confidence": confidence,
     }
     (folder / "surrogate.json").write_text(json.dumps(facts, indent=1))
     return measured

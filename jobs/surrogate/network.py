@@ -33,9 +33,17 @@ def encode(x: Tensor) -> Tensor:
 
 
 def handbook(x: Tensor) -> Tensor:
-    """Loads (B, LOADS) in kWh/m2 a year by degree hours alone: what any surrogate must beat."""
-    front, back = handbook_parts(x)[3:5], handbook_parts(x)[8:10]
-    return torch.cat([front[0], back[0], front[1], back[1]], dim=1) * (HOURS / 1000)
+    """Targets but the loss by degree hours alone, (B, PREDICTED): what the members correct.
+
+    Temperatures are 0: a handbook says nothing of them.
+    """
+    _, sun_front, _, heat_front, cool_front, _, sun_back, _, heat_back, cool_back = handbook_parts(
+        x
+    )
+    nothing = torch.zeros_like(sun_front)
+    sun = (sun_front + sun_back) / 2
+    loads = [heat_front, heat_back, cool_front, cool_back, nothing, nothing, sun]
+    return torch.cat(loads, dim=1) * (HOURS / 1000)
 
 
 def handbook_parts(x: Tensor) -> list[Tensor]:
@@ -70,7 +78,7 @@ def handbook_parts(x: Tensor) -> list[Tensor]:
         free = (_column(x, "gains") + sun * bright) / loss
         heating = loss * _degrees(warm - outside - free, spread)
         cooling = loss * _degrees(outside + free - _column(x, "cooling_setpoint"), spread)
-        parts += [loss, sun, free.mean(1, keepdim=True), heating, cooling]
+        parts += [loss, sun, _of_year(free), heating, cooling]
     return parts
 
 
@@ -84,7 +92,12 @@ def _degrees(above: Tensor, spread: Tensor) -> Tensor:
     z = above / spread
     density = torch.exp(-z * z / 2) / (2 * torch.pi) ** 0.5
     each = spread * density + above * (1 + torch.erf(z / 2**0.5)) / 2
-    return each.mean(1, keepdim=True)
+    return _of_year(each)
+
+
+def _of_year(seasons: Tensor) -> Tensor:
+    """The mean of (B, seasons), (B, 1). No `mean()`: ONNX would give the output's name to it."""
+    return seasons.sum(1, keepdim=True) / SEASONS
 
 
 class Member(nn.Module):
@@ -140,10 +153,11 @@ class Ensemble(nn.Module):
     def each(self, x: Tensor) -> Tensor:
         """Every member's targets in units, shape (M, B, len(OUTPUTS))."""
         encoded = (encode(x) - self.x_mean) / self.x_std
-        return torch.stack([self._in_units(member(encoded), x) for member in self.members])
+        base = handbook(x)
+        return torch.stack([self._in_units(member(encoded), x, base) for member in self.members])
 
-    def _in_units(self, y: Tensor, x: Tensor) -> Tensor:
-        y = y * self.y_std + self.y_mean
+    def _in_units(self, y: Tensor, x: Tensor, base: Tensor) -> Tensor:
+        y = base + y * self.y_std + self.y_mean
         keep = torch.zeros(PREDICTED)
         keep[[i for i in range(PREDICTED) if i not in NEVER_NEGATIVE]] = 1
         return close_balance(torch.relu(y) * (1 - keep) + y * keep, x[:, GAINS])

@@ -33,6 +33,7 @@ from jobs.surrogate.network import (
     Member,
     close_balance,
     encode,
+    handbook,
 )
 
 DROPOUT = 0.02
@@ -121,6 +122,7 @@ class Trainer:
         if is_warm:
             member = self._restored(self.warm[number]).train()
         encoded = (encode(data.x) - self.scales["x_mean"]) / self.scales["x_std"]
+        base = handbook(data.x)
         optimiser = torch.optim.AdamW(member.parameters(), weight_decay=1e-4)
         batches = max(1, len(encoded) // BATCH)
         rate = config.learning_rate * (WARM if is_warm else 1)
@@ -132,7 +134,7 @@ class Trainer:
                 raise Interrupted
             total = 0.0
             for chosen in torch.randperm(len(encoded)).tensor_split(batches):
-                loss = self._loss(member(encoded[chosen]), data, chosen)
+                loss = self._loss(member(encoded[chosen]), base[chosen], data, chosen)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -143,11 +145,11 @@ class Trainer:
                 self.job.progress(step, steps, f"member {number + 1}", loss=total)
         return member.eval()
 
-    def _loss(self, raw: Tensor, data: Data, chosen: Tensor) -> Tensor:
+    def _loss(self, raw: Tensor, base: Tensor, data: Data, chosen: Tensor) -> Tensor:
         """MSE + energy balance + zone coupling + bounds, each in standard deviations."""
         y, x, weight = data.y[chosen], data.x[chosen], data.weight[chosen]
         y_mean, y_std = self.scales["y_mean"], self.scales["y_std"]
-        units = raw * y_std + y_mean
+        units = base + raw * y_std + y_mean
         closed = close_balance(units, x[:, GAINS])[:, -1]
         apart, truly_apart = units[:, 4:5] - units[:, 5:6], y[:, 4:5] - y[:, 5:6]
         never = [i for i in NEVER_NEGATIVE if i < PREDICTED]
@@ -161,7 +163,7 @@ class Trainer:
             ],
             dim=1,
         )
-        fit = _mean_square(raw, (y[:, :PREDICTED] - y_mean) / y_std, weight)
+        fit = _mean_square(units / y_std, y[:, :PREDICTED] / y_std, weight)
         scale = y_std[[0, 1, 2, 3, 6]].norm()
         balance = _mean_square(closed[:, None] / scale, y[:, -1:] / scale, weight)
         coupling = _mean_square(apart / y_std[4], truly_apart / y_std[4], weight)
@@ -174,10 +176,10 @@ class Trainer:
 
 
 def scales(data: Data) -> dict[str, Tensor]:
-    """Mean and deviation of the encoded inputs and of the targets, those that were not measured
-    left out."""
+    """Mean and deviation of the encoded inputs and of what the targets differ from the handbook,
+    those that were not measured left out."""
     encoded = encode(data.x)
-    targets = data.y[:, :PREDICTED]
+    targets = data.y[:, :PREDICTED] - handbook(data.x)
     known = ~targets.isnan()
     count = known.sum(0).clamp(min=1)
     mean = torch.nan_to_num(targets).sum(0) / count
@@ -233,7 +235,7 @@ def calibrate(ensemble: Ensemble, data: Data, confidence: float) -> dict[str, fl
         dropped = torch.stack([ensemble.each(data.x).mean(0) for _ in range(PASSES)]).std(0)
         ensemble.eval()
     error = (data.y - mean).abs()
-    unit = torch.cat([ensemble.y_std, ensemble.y_std[[0, 2, 6]].norm()[None]])
+    unit = torch.from_numpy(np.nanstd(data.y.numpy(), axis=0))
     kinds = {
         "constant": torch.ones_like(mean),
         "ensemble": spread + spread.median(0).values,
@@ -273,7 +275,7 @@ def program(job: Job[TrainConfig]) -> Outcome:
     ensemble, fold_error = Trainer(job, fitted, champion).ensemble()
     widths = calibrate(ensemble, calibrates, config.confidence)
     folder = job.scratch / "candidate"
-    exported = export.write(ensemble, calibrates.x, calibrates.y, folder)
+    exported = export.write(ensemble, calibrates.x, calibrates.y, config.confidence, folder)
     kept = {"members": states(list(ensemble.members)), "scales": ensemble.scales}
     torch.save(kept, folder / "members.pt")
     seed = config.seed + config.generation
