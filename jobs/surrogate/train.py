@@ -235,17 +235,22 @@ def calibrate(ensemble: Ensemble, data: Data, confidence: float) -> dict[str, fl
         dropped = torch.stack([ensemble.each(data.x).mean(0) for _ in range(PASSES)]).std(0)
         ensemble.eval()
     error = (data.y - mean).abs()
-    unit = torch.from_numpy(np.nanstd(data.y.numpy(), axis=0))
+    unit = torch.from_numpy(np.nanstd(data.y.numpy(), axis=0)).clamp(min=1.0)
+    # members may agree on most designs, e.g. that nothing is cooled
+    floors = {
+        kind: torch.maximum(each.median(0).values, 0.001 * unit)
+        for kind, each in (("ensemble", spread), ("mc_dropout", dropped))
+    }
     kinds = {
         "constant": torch.ones_like(mean),
-        "ensemble": spread + spread.median(0).values,
-        "mc_dropout": dropped + dropped.median(0).values,
+        "ensemble": spread + floors["ensemble"],
+        "mc_dropout": dropped + floors["mc_dropout"],
     }
     quantiles = {kind: _quantile(error / scale, confidence) for kind, scale in kinds.items()}
     widths = {kind: float((quantiles[kind] * scale / unit).mean()) for kind, scale in kinds.items()}
     ensemble.constant = widths["constant"] < widths["ensemble"]
     ensemble.quantile = quantiles["constant" if ensemble.constant else "ensemble"]
-    ensemble.floor = spread.median(0).values
+    ensemble.floor = floors["ensemble"]
     return {f"width_{kind}": width for kind, width in widths.items()}
 
 
