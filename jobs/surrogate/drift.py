@@ -3,8 +3,9 @@
     python -m jobs.surrogate.drift JOB_FOLDER
 
 Inputs: `champion`, `observations` (JSON lines: the newest ones, that it has not learnt from).
-Errors are means over the measured targets in deviations of what it was validated on: observed
-designs that were held out, or simulated ones where there are few. One-sided Mann-Whitney test.
+Errors are means over the targets that were measured lately, in deviations; those it was validated
+on are observed designs that were held out, or simulated ones where there are few. One-sided
+Mann-Whitney test.
 """
 
 import numpy as np
@@ -26,10 +27,11 @@ def program(job: Job[DriftConfig]) -> Outcome:
     if held_out["real"].sum() >= FEWEST:
         held_out = held_out[held_out["real"]]
     newest = pd.read_json(job.input("observations"), lines=True)
-    unit = np.nanstd(memory[list(OUTPUTS)].to_numpy(float), axis=0)
+    measured = [name for name in OUTPUTS if name in newest and newest[name].notna().any()]
     surrogate = Surrogate(champion)
-    lately = errors(surrogate, newest.reindex(columns=[*INPUTS, *OUTPUTS]), unit)
-    before = errors(surrogate, held_out, unit)
+    unit = memory[measured].std()
+    lately = errors(surrogate, newest[[*INPUTS, *measured]], unit)
+    before = errors(surrogate, held_out[[*INPUTS, *measured]], unit)
     p_value = float(mannwhitneyu(lately, before, alternative="greater").pvalue)
     return Outcome(
         {
@@ -42,10 +44,11 @@ def program(job: Job[DriftConfig]) -> Outcome:
     )
 
 
-def errors(surrogate: Surrogate, table: pd.DataFrame, unit: np.ndarray) -> np.ndarray:
-    """The mean error of each design in deviations, shape (N,)."""
+def errors(surrogate: Surrogate, table: pd.DataFrame, unit: pd.Series) -> np.ndarray:
+    """The mean error of each design in deviations, shape (N,), over the targets of `unit`."""
     mean, _ = surrogate(table[list(INPUTS)])
-    return np.nanmean(np.abs(mean - table[list(OUTPUTS)].to_numpy(float)) / unit, axis=1)
+    predicted = pd.DataFrame(mean, columns=list(OUTPUTS), index=table.index)[unit.index]
+    return ((predicted - table[unit.index]).abs() / unit).mean(axis=1).to_numpy()
 
 
 if __name__ == "__main__":
