@@ -20,7 +20,10 @@ KINDS = (".csv", ".parquet")
 
 def program(job: Job[CollectConfig]) -> Outcome:
     if "weather" in job.spec.inputs:
-        read_epw(job.input("weather"))
+        try:
+            read_epw(job.input("weather"))
+        except InputError as error:
+            raise InputError(f"--weather: {error.message}", error.remedy) from error
     if "files" not in job.spec.inputs:
         return Outcome({"observations": 0.0})
     given = job.input("files")

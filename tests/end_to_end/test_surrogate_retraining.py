@@ -190,10 +190,8 @@ def _served(user: User, version: str) -> None:
     ("spoil", "given", "named", "code"),
     [
         (None, {"--weather": "nowhere.epw"}, "--weather", 2),
-        (None, {"--observations": "nowhere"}, "--observations", 2),
-        (None, {"--folds": "1"}, "--folds", 2),
         (None, {"--max-cost": "0.0001"}, "budget", 3),
-        ("torn.epw", {"--weather": "torn.epw"}, "torn.epw", 7),
+        ("torn.epw", {"--weather": "torn.epw"}, "--weather", 7),
         ("few", {"--observations": "few"}, "too few", 7),
     ],
 )
