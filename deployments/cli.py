@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from deployments import inference
 from infra.errors import InputError, NightshiftError
 
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
@@ -302,6 +303,10 @@ def models_rollback(model: str, as_json: bool) -> None:
     from deployments import tables
 
     tables.rollback(model, as_json)
+
+
+cli.add_command(inference.predict)
+cli.add_command(inference.serve)
 
 
 @contextmanager

@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         description="Pieces of feedback on a model after which `feedback.threshold-reached` is "
         "emitted, each time anew.",
     )
+    observation_threshold: int = Field(
+        default=100,
+        ge=1,
+        description="Observations of a surrogate's buildings after which "
+        "`observations.threshold-reached` is emitted, each time anew.",
+    )
     serving_folder: Path | None = Field(
         default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",

@@ -123,10 +123,10 @@ def judge(
             explanation=f"gain {gain:+.3f}, {gate.confidence:.0%} interval {low:+.3f} to "
             f"{high:+.3f}, lower end must be above {gate.minimum_gain:+.3f}",
         ),
-        _at_most("KL to the base", kl, gate.max_kl, "nats"),
-        _at_most("length against the champion", length_change, gate.max_length_ratio, "×"),
-        _at_most("perplexity ratio", perplexity_ratio, gate.max_perplexity_ratio, "×"),
-        _at_most("more invalid outputs", invalid_increase, gate.max_invalid_increase, "share"),
+        at_most("KL to the base", kl, gate.max_kl, "nats"),
+        at_most("length against the champion", length_change, gate.max_length_ratio, "×"),
+        at_most("perplexity ratio", perplexity_ratio, gate.max_perplexity_ratio, "×"),
+        at_most("more invalid outputs", invalid_increase, gate.max_invalid_increase, "share"),
     ]
     return Verdict(
         promote=all(check.passed for check in checks),
@@ -148,13 +148,14 @@ def first_version() -> Verdict:
     return Verdict(promote=True, gain=0, confidence_interval=(0, 0), checks=[check])
 
 
-def _at_most(name: str, value: float, limit: float, unit: str) -> Check:
+def at_most(name: str, value: float, limit: float, unit: str) -> Check:
+    """A guardrail: a finite value of at most `limit`."""
     return Check(
         name=name,
         passed=math.isfinite(value) and value <= limit,
         value=value if math.isfinite(value) else -1.0,
         limit=limit,
-        explanation=f"{name} {value:.3g} {unit}, at most {limit:g}",
+        explanation=f"{name} {value:.3g} {unit}".rstrip() + f", at most {limit:g}",
     )
 
 

@@ -115,7 +115,7 @@ def nothing_to_learn(work: Work) -> Notice:
         f"Nobody left feedback on {parameters.name} in the last {parameters.feedback_since}. "
         "Nothing ran, nothing was spent.\n"
     )
-    return _end(work, text, nothing=True)
+    return end_with_notice(work, text, nothing=True)
 
 
 def publish_dataset(work: Work, dataset: Artifact) -> Notice:
@@ -125,10 +125,13 @@ def publish_dataset(work: Work, dataset: Artifact) -> Notice:
         f"\n## Version\n\n`{dataset.uri}`, {dataset.bytes:,} bytes, sha256 `{dataset.sha256}`\n\n"
         f"`nightshift run dpo-training --dataset {dataset.uri}` trains on it.\n"
     )
-    return _end(work, card + version, dataset=dataset)
+    return end_with_notice(work, card + version, dataset=dataset)
 
 
-def _end(work: Work, text: str, nothing: bool = False, dataset: Artifact | None = None) -> Notice:
+def end_with_notice(
+    work: Work, text: str, nothing: bool = False, dataset: Artifact | None = None
+) -> Notice:
+    """End a run that trained no model, with a Markdown text for people."""
     path = work.folder / "report.md"
     path.write_text(text)
     notice = Notice(
@@ -139,7 +142,7 @@ def _end(work: Work, text: str, nothing: bool = False, dataset: Artifact | None 
         dataset=dataset,
         files={"markdown": str(path)},
     )
-    create_markdown_artifact(key="preferences", markdown=text, description="How the run ended")
+    create_markdown_artifact(key=work.run.flow, markdown=text, description="How the run ended")
     runs.end(work.pool, work.run, "finished", notice.model_dump(mode="json"))
     return notice
 

@@ -84,11 +84,16 @@ def draft(
 
 
 def publish(work: Work, report: Report, main: Drawn = REWARD, second: Drawn = KL) -> Report:
-    """Write the report and its plot, show both in the UI, and close the run."""
+    """Draw the learning curve, then `finish`."""
     draw(report, curve(work), Path(report.files["plot"]), main, second)
+    return finish(work, report, "nightly-report", "learning-curve")
+
+
+def finish(work: Work, report: Report, key: str, plot_key: str) -> Report:
+    """Write the report, show it and its plot in the UI under these keys, and close the run."""
     text = markdown(report)
     Path(report.files["markdown"]).write_text(text)
-    show("nightly-report", text, {"learning-curve": Path(report.files["plot"])})
+    show(key, text, {plot_key: Path(report.files["plot"])})
     runs.end(work.pool, work.run, "finished", report.model_dump(mode="json"))
     return report
 

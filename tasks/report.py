@@ -77,11 +77,11 @@ class Notice(BaseModel):
 def markdown(report: Report) -> str:
     """The report as Markdown."""
     verdict = report.verdict
-    head = (
-        f"**Version {report.candidate} is the new champion.**"
-        if verdict.promote
-        else f"**Version {report.champion} stays champion.**"
-    )
+    head = "**There is no champion yet.**"
+    if verdict.promote:
+        head = f"**Version {report.candidate} is the new champion.**"
+    elif report.champion.isdecimal():
+        head = f"**Version {report.champion} stays champion.**"
     lines = [
         f"# {report.model}: the night {report.run}",
         "",
@@ -90,7 +90,7 @@ def markdown(report: Report) -> str:
         "## Held-out results",
         "",
         "| measure | base | champion "
-        f"(v{report.champion}) | candidate (v{report.candidate}) | gain | 95 % interval |",
+        f"({_version(report.champion)}) | candidate (v{report.candidate}) | gain | 95 % interval |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for score in report.scores:
@@ -124,7 +124,8 @@ def markdown(report: Report) -> str:
     lines.append(f"| **all** | | | **{report.total:.4f}** |")
     per_point = report.usd_per_point
     if per_point is not None:
-        lines += ["", f"One point (0.01) of held-out reward cost **${per_point:.4f}**."]
+        measure = report.scores[0].name
+        lines += ["", f"One point (0.01) of held-out {measure} cost **${per_point:.4f}**."]
     if report.examples:
         lines += ["", "## Answers before and after", ""]
         for prompt, before, after in report.examples:
@@ -135,6 +136,11 @@ def markdown(report: Report) -> str:
     lines += ["", "## Where to look next", ""]
     lines += [f"- {what}: `{where}`" for what, where in report.look_next.items()]
     return "\n".join(lines) + "\n"
+
+
+def _version(champion: str) -> str:
+    """What stands in for the champion of a first version has a name, no number."""
+    return f"v{champion}" if champion.isdecimal() else champion
 
 
 def _headline(report: Report) -> str:

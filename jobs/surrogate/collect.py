@@ -1,9 +1,10 @@
-"""Check files of observations and sum them up, one building-year each.
+"""Check the user's files before anything is simulated, and sum observations up.
 
     python -m jobs.surrogate.collect JOB_FOLDER
 
-Input: `files`, a folder of CSV or Parquet files. Artifact: `observations`, JSON lines of
-config.INPUTS and what was measured of config.TARGETS. One bad file, and nothing is stored.
+Inputs, each optional: `weather`, an EPW file; `files`, a folder of CSV or Parquet files, one
+building-year each. Artifact, with `files`: `observations`, JSON lines of config.INPUTS and what was
+measured of config.TARGETS. One bad file, and nothing is stored.
 """
 
 import json
@@ -12,11 +13,21 @@ from infra.errors import InputError
 from jobs.runtime import Job, Outcome, main
 from jobs.surrogate.config import CollectConfig
 from jobs.surrogate.observations import read_observation
+from jobs.surrogate.weather import read_epw
+
+KINDS = (".csv", ".parquet")
 
 
 def program(job: Job[CollectConfig]) -> Outcome:
+    if "weather" in job.spec.inputs:
+        try:
+            read_epw(job.input("weather"))
+        except InputError as error:
+            raise InputError(f"--weather: {error.message}", error.remedy) from error
+    if "files" not in job.spec.inputs:
+        return Outcome({"observations": 0.0})
     given = job.input("files")
-    paths = sorted(p for p in given.iterdir() if p.suffix in (".csv", ".parquet"))
+    paths = sorted(p for p in given.iterdir() if p.suffix in KINDS)
     if len(paths) < job.config.minimum:
         raise InputError(
             f"{len(paths)} observations are too few to learn from",

@@ -82,23 +82,35 @@ class SimulateConfig(BaseModel):
 
 
 class CollectConfig(BaseModel):
-    """Observations to check: fewer than `minimum` are refused."""
+    """Files to check: fewer than `minimum` observations are refused."""
 
     minimum: int = Field(ge=1)
+
+
+class DriftConfig(BaseModel):
+    """When the champion's error on the newest observations counts as drift."""
+
+    significance: float = Field(gt=0, lt=1)
+
+
+class EvaluateConfig(BaseModel):
+    """What a version is judged by."""
+
+    generation: int = Field(ge=0)
 
 
 class Training(BaseModel):
     """How the surrogate is trained."""
 
     designs: int = Field(
-        default=1536,
+        default=3072,
         ge=64,
         le=1_000_000,
         title="Designs",
         description="Synthetic designs to simulate and learn from.",
     )
     climates: int = Field(
-        default=192,
+        default=256,
         ge=8,
         title="Climates",
         description="Made-up climates that the designs are spread over.",
@@ -115,6 +127,12 @@ class Training(BaseModel):
     )
     learning_rate: float = Field(
         default=6e-3, gt=0, title="Learning rate", description="Of AdamW, at its peak."
+    )
+    replay: int = Field(
+        default=2048,
+        ge=0,
+        title="Replay",
+        description="Designs of earlier trainings that are kept and trained on again.",
     )
     real_share: float = Field(
         default=0.7,
@@ -143,3 +161,6 @@ class Training(BaseModel):
 
 class TrainConfig(Training):
     seed: int = Field(default=0, ge=0)
+    generation: int = Field(
+        default=0, ge=0, description="Versions that there were before; each draws other designs."
+    )

@@ -128,12 +128,24 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix in (".jsonl", ".ndjson"):
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            return pd.DataFrame(rows)
+            return read_lines(path.read_text(), path.name)
         return pd.read_csv(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         remedy = "Give CSV, Parquet or JSON lines with a header."
         raise InputError(f"{path.name} cannot be read: {error}", remedy) from error
+
+
+def read_lines(text: str, name: str) -> pd.DataFrame:
+    """JSON lines. Raises InputError with the first line that holds no object."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)) if line.strip() else None)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{name}, line {number} is no JSON object: {error}", "Give an object a line."
+            ) from error
+    return pd.DataFrame([row for row in rows if row is not None])
 
 
 def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -41,8 +41,12 @@ def run(model: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[np.ndarray,
     return np.asarray(mean), np.asarray(half_width)
 
 
-def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, float]:
+def write(
+    ensemble: Ensemble, x: Tensor, y: Tensor, confidence: float, folder: Path
+) -> dict[str, float]:
     """Write `folder` with a model of each kind and surrogate.json; sizes, differences and errors.
+
+    `confidence` is that of the ensemble's intervals.
 
     Raises ValueError where fp32 is not what torch computes.
     """
@@ -86,6 +90,7 @@ def write(ensemble: Ensemble, x: Tensor, y: Tensor, folder: Path) -> dict[str, f
         "ranges": {q.name: [q.low, q.high, q.unit] for q in DESIGN + WEATHER},
         "units": {q.name: q.unit for q in TARGETS},
         "chosen": chosen,
+        "confidence": confidence,
     }
     (folder / "surrogate.json").write_text(json.dumps(facts, indent=1))
     return measured

@@ -19,7 +19,7 @@ from infra.errors import InputError, NightshiftError
 from jobs.surrogate import export
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import OUTPUTS
-from jobs.surrogate.designs import check_designs, out_of_range, read_table
+from jobs.surrogate.designs import check_designs, out_of_range, read_lines, read_table
 from jobs.surrogate.weather import read_epw
 
 BALANCE = 0.01
@@ -39,6 +39,7 @@ class Surrogate:
             raise InputError(
                 f"{folder} holds no surrogate: {error}", "Name a folder with surrogate.json."
             ) from error
+        self.confidence = float(facts["confidence"])
         self.model = export.session(folder / f"{facts['chosen']}.onnx", providers)
 
     def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -94,11 +95,12 @@ def main() -> None:
     given.add_argument("--input", type=Path, help="CSV, Parquet or JSON lines.")
     given.add_argument("--stdin", action="store_true", help="JSON lines from standard input.")
     parser.add_argument("--weather", type=Path, help="EPW file for the columns of the weather.")
+    parser.add_argument("--json", action="store_true", help="JSON lines for a table, too.")
     arguments = parser.parse_args()
     try:
-        lines = arguments.stdin or arguments.input.suffix in (".jsonl", ".ndjson")
+        lines = arguments.json or arguments.stdin or arguments.input.suffix in (".jsonl", ".ndjson")
         if arguments.stdin:
-            table = pd.read_json(sys.stdin, lines=True)
+            table = read_lines(sys.stdin.read(), "standard input")
         else:
             table = read_table(arguments.input)
         if arguments.weather:

@@ -4,6 +4,7 @@ pytest --confcutdir=tests/surrogate tests/surrogate
 """
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ IGNORED = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # torch's exporter writes a log of its own that takes longer to capture than to export
+    logging.getLogger("torch.__trace").setLevel(logging.WARNING)
     for line in IGNORED:
         config.addinivalue_line("filterwarnings", line)
 

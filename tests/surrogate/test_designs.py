@@ -11,6 +11,7 @@ from jobs.surrogate.designs import (
     build,
     check_designs,
     out_of_range,
+    read_lines,
     read_table,
     results,
     sample,
@@ -130,3 +131,9 @@ def test_tables_of_three_kinds_are_read(table, tmp_path, kind) -> None:
         check_designs(read_table(path), path.name)
     with pytest.raises(InputError, match="cannot be read"):
         read_table(tmp_path / f"none.{kind}")
+
+
+def test_a_broken_line_is_named() -> None:
+    with pytest.raises(InputError, match="standard input, line 3 is no JSON object"):
+        read_lines('{"width": 1}\n\n[1, 2]\n', "standard input")
+    assert read_lines('{"width": 1}\n\n', "standard input")["width"].tolist() == [1]

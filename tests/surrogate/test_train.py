@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,31 +12,35 @@ import pytest
 import torch
 
 from infra.errors import InputError
-from jobs.surrogate import export, predict, simulate, train
+from jobs.runtime import Interrupted
+from jobs.surrogate import data, drift, evaluate, export, predict, simulate, train
 from jobs.surrogate.config import (
     DESIGN,
     INPUTS,
     OUTPUTS,
     WEATHER,
+    DriftConfig,
+    EvaluateConfig,
     SimulateConfig,
     TrainConfig,
 )
 from jobs.surrogate.designs import sample
+from jobs.surrogate.network import Ensemble, Member, handbook
 
 QUICK = {"folds": 2, "epochs": 25, "seed": 1}
 
 
 def made_up(count: int, seed: int) -> pd.DataFrame:
-    """A smooth law with noise in place of the simulation; the balance closes."""
+    """The handbook, a smooth law beside it, and noise for the simulation; the balance closes."""
     table = sample(DESIGN + WEATHER, count, seed)
     random = np.random.default_rng(seed)
-    heat = np.maximum(0, 18 - table["mean_temperature"]) * (2 + 4 * table["wall_u"])
-    cool = np.maximum(0, table["mean_temperature"] - 15) * 4 + table["gains"]
+    known = handbook(torch.tensor(table[list(INPUTS)].to_numpy()).float()).numpy()
+    law = 1.2 + 0.3 * np.sin(table["mean_temperature"] / 5)
+    for number, name in enumerate(OUTPUTS[:4]):
+        table[name] = known[:, number] * law * random.uniform(0.97, 1.03, count)
     for side in ("front", "back"):
-        table[f"heating_{side}"] = heat * random.uniform(0.95, 1.05, count)
-        table[f"cooling_{side}"] = cool * random.uniform(0.95, 1.05, count)
         table[f"temperature_{side}"] = table["heating_setpoint"] + random.uniform(0, 1, count)
-    table["solar"] = table["global_radiation"] * table["window_front"] / 5
+    table["solar"] = known[:, 6] * 1.1
     table["loss"] = (
         table[["heating_front", "heating_back"]].mean(axis=1)
         + table["solar"]
@@ -80,29 +85,147 @@ def test_it_learns_covers_and_keeps_the_balance(trained, tmp_path) -> None:
     assert (job.folder / "progress.jsonl").read_text().count("loss")
 
 
-def test_climates_are_not_shared_between_the_splits() -> None:
-    group = np.repeat(np.arange(50), 7)
-    parts = train.split(group, 3)
-    assert sum(part.sum() for part in parts) == len(group)
-    assert [len(np.unique(group[part])) for part in parts] == [30, 10, 10]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not set(group[parts[one]]) & set(group[parts[other]])
+def test_climates_are_not_shared_between_the_parts(simulated) -> None:
+    table = data.from_simulation(simulated, 3, 7)
+    climates = {part: set(table.loc[table["part"] == part, "climate"]) for part in data.PARTS}
+    assert [len(climates[part]) for part in data.PARTS] == [60, 20, 20]
+    assert not climates["train"] & (climates["calibrate"] | climates["held_out"])
+    assert not climates["calibrate"] & climates["held_out"]
+    other = data.from_simulation(simulated, 4, 7)
+    assert not set(table["climate"]) & set(other["climate"]), "generations do not mix"
 
 
-def test_observations_weigh_their_share_and_may_lack_targets(simulated, tmp_path, run_job) -> None:
-    real = made_up(40, 9).drop(columns=["climate", "solar", "loss"])
-    path = tmp_path / "observations.jsonl"
-    real.to_json(path, orient="records", lines=True)
-    data = train.load(simulated, path, 0.7)
-    weights = data.weight.numpy()
-    assert weights[2000:].sum() / weights.sum() == pytest.approx(0.7)
-    assert data.y[2000:, -1].isnan().all()
-    _, outcome = run_job(
-        train.program, TrainConfig, "t", QUICK | {"epochs": 2}, simulated=simulated,
-        observations=path,
+def observed(folder: Path, count: int) -> Path:
+    real = made_up(count, 9).drop(columns=["climate", "solar", "loss"])
+    real.to_json(folder / "observations.jsonl", orient="records", lines=True)
+    return folder / "observations.jsonl"
+
+
+def test_observations_keep_their_part_and_weigh_their_share(simulated, tmp_path) -> None:
+    real = data.from_observations(observed(tmp_path, 400), 0)
+    later = tmp_path / "later.jsonl"
+    lines = (tmp_path / "observations.jsonl").read_text().splitlines(keepends=True)
+    later.write_text("".join(reversed(lines)))
+    again = data.from_observations(later, 5)
+    assert again["part"].tolist()[::-1] == real["part"].tolist(), "whenever it is read"
+    assert real["part"].value_counts()["train"] == pytest.approx(240, abs=40)
+    table = data.gather(data.from_simulation(simulated, 0, 1), real, None)
+    weights = data.weights(table, 0.7)
+    assert weights[table["real"]].sum() / weights.sum() == pytest.approx(0.7)
+    assert data.weights(table, 0)[table["real"]].sum() == 0
+    assert (data.weights(table[~table["real"]], 0.7) == 1).all()
+    assert train.to_data(real).y[:, -1].isnan().all(), "nobody measured it"
+
+
+def test_what_is_remembered_is_bounded_and_has_what_drift_is_told_by(simulated, tmp_path) -> None:
+    real = data.from_observations(observed(tmp_path, 100), 0)
+    table = data.gather(data.from_simulation(simulated, 0, 1), real, None)
+    kept = data.remember(table, 300, 0)
+    assert (~kept["real"]).sum() == 300
+    assert kept["real"].sum() == (real["part"] == "held_out").sum()
+    later = data.gather(data.from_simulation(simulated, 1, 1), real, kept)
+    assert (later["real"] & (later["part"] == "held_out")).sum() == kept["real"].sum()
+
+
+@pytest.fixture
+def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training alone: exporting takes ten times as long."""
+
+    def write(_ensemble: Ensemble, *given: object) -> dict[str, float]:
+        given[-1].mkdir()
+        return {}
+
+    monkeypatch.setattr(train.export, "write", write)
+
+
+def error_on(folder: Path, table: pd.DataFrame) -> float:
+    """The error of the loads of what a training left in `folder`."""
+    saved = torch.load(folder / "members.pt")
+    members = []
+    for one in saved["members"]:
+        member = Member(len(saved["scales"]["x_mean"]), one["widths"], 0.0)
+        member.load_state_dict(one["state"])
+        members.append(member)
+    rows = train.to_data(table)
+    with torch.no_grad():
+        return train.relative_error(Ensemble(members, saved["scales"]).eval()(rows.x)[0], rows.y)
+
+
+def test_a_later_training_goes_on_and_replay_keeps_old_climates(
+    simulated, tmp_path, run_job, without_export
+) -> None:
+    """The first learns all climates, the later ones see hot ones only, with and without replay."""
+    _, first = run_job(
+        train.program, TrainConfig, "t", QUICK | {"replay": 2000}, simulated=simulated,
+        observations=observed(tmp_path, 60),
     )  # fmt: skip
-    assert outcome.metrics["observations"] == 40
-    assert np.isfinite(outcome.metrics["fp32_error"])
+    champion = first.artifacts["candidate"]
+    assert first.metrics["observations"] == 60 and first.metrics["warm"] == 0
+    hot = made_up(2000, 4)
+    hot[hot["mean_temperature"] > 18].to_parquet(tmp_path / "hot.parquet")
+    forgetful = tmp_path / "forgetful"
+    shutil.copytree(champion, forgetful)
+    memory = pd.read_parquet(champion / "memory.parquet")
+    memory[memory["part"] != "train"].to_parquet(forgetful / "memory.parquet")
+    old = memory[(memory["part"] == "held_out") & ~memory["real"]]
+    errors = {"champion": error_on(champion, old)}
+    for name, folder in (("replayed", champion), ("forgetful", forgetful)):
+        _, later = run_job(
+            train.program, TrainConfig, "t", QUICK | {"generation": 1, "seed": 2},
+            simulated=tmp_path / "hot.parquet", champion=folder,
+        )  # fmt: skip
+        assert later.metrics["warm"] == 2
+        errors[name] = error_on(later.artifacts["candidate"], old)
+    assert errors["replayed"] < 0.7 * errors["forgetful"], "without replay the cold is forgotten"
+    assert errors["replayed"] < 1.3 * errors["champion"]
+
+
+def test_a_stopped_training_goes_on_after_its_last_member(
+    simulated, run_job, without_export
+) -> None:
+    config = QUICK | {"epochs": 3}
+    _, outcome = run_job(train.program, TrainConfig, "t", config, simulated=simulated)
+    stopped, _ = run_job(train.program, TrainConfig, "t", config, simulated=simulated)
+    for leftover in ("checkpoints/step-00000002", "scratch/candidate"):
+        shutil.rmtree(stopped.folder / leftover)
+    (stopped.folder / "progress.jsonl").unlink()
+    again = train.program(stopped)
+    assert stopped.resumed_from == 1
+    assert '"member 1"' not in (stopped.folder / "progress.jsonl").read_text()
+    assert again.metrics["fold_error"] == outcome.metrics["fold_error"]
+    stopped.stopping = True
+    shutil.rmtree(stopped.folder / "checkpoints" / "step-00000002")
+    with pytest.raises(Interrupted):
+        train.program(stopped)
+
+
+def test_sides_are_measured_on_the_same_designs(trained, run_job) -> None:
+    candidate, held_out = (trained[1].artifacts[n] for n in ("candidate", "held_out"))
+    given = {"candidate": candidate, "champion": candidate, "held_out": held_out}
+    _, outcome = run_job(evaluate.program, EvaluateConfig, "e", {"generation": 0}, **given)
+    metrics = outcome.metrics
+    assert metrics["candidate_error"] == metrics["champion_error"] < metrics["handbook_error"]
+    assert metrics["candidate_balance"] == 0 and "candidate_old_error" not in metrics
+    rows = [json.loads(line) for line in outcome.artifacts["evaluation"].read_text().splitlines()]
+    assert len(rows) == metrics["held_out"] and set(rows[0]["design"]) == set(INPUTS)
+    errors = [abs(r["candidate"]["mean"][0] - r["truth"][0]) for r in rows]
+    assert np.mean(errors) == pytest.approx(metrics["candidate_error_heating_front"], rel=1e-3)
+
+
+def test_drift_is_told_from_the_same_and_from_other_buildings(trained, tmp_path, run_job) -> None:
+    found = {}
+    for name, appetite in (("same", 1.0), ("other", 1.5)):
+        newest = made_up(60, 31).drop(columns=["climate", "solar", "loss"])
+        for load in ("heating_front", "heating_back", "cooling_front", "cooling_back"):
+            newest[load] *= appetite
+        newest.to_json(tmp_path / f"{name}.jsonl", orient="records", lines=True)
+        config = {"significance": 0.01}
+        _, found[name] = run_job(
+            drift.program, DriftConfig, "d", config, observations=tmp_path / f"{name}.jsonl",
+            champion=trained[1].artifacts["candidate"],
+        )  # fmt: skip
+    assert not found["same"].metrics["drifted"]
+    assert found["other"].metrics["drifted"] and found["other"].metrics["window"] == 60
 
 
 def test_conformal_quantile_is_the_right_rank() -> None:
@@ -144,6 +267,7 @@ def test_the_command_answers_files_and_lines_and_flags_rows(
     monkeypatch.setattr(sys, "stdin", io.StringIO(designs.to_json(orient="records", lines=True)))
     lines = [json.loads(line) for line in ask("--stdin").splitlines()]
     assert lines[0]["loss"] == pytest.approx(answers["loss"][0], rel=1e-4)
+    assert ask("--json", "--input", str(tmp_path / "designs.csv")).startswith("{")
     (tmp_path / "designs.csv").write_text("width\n1\n")
     with pytest.raises(SystemExit) as ended:
         ask("--input", str(tmp_path / "designs.csv"))

@@ -19,8 +19,10 @@ from deployments.cli import (
     preset_names,
 )
 from infra.settings import REPOSITORY, Settings
+from tasks import feedback, observations
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+GROUPS = ("budget", "jobs", "models", "predict", "serve")
 README = (REPOSITORY / "README.md").read_text()
 
 
@@ -46,15 +48,18 @@ def test_schedules_that_cost_money_are_off() -> None:
             assert trigger["enabled"] is False
 
 
-def test_triggers_are_those_that_prefect_and_the_door_know() -> None:
+TRIGGERED = {"dpo-training": feedback.EVENT, "surrogate-retraining": observations.EVENT}
+
+
+@pytest.mark.parametrize("name", TRIGGERED)
+def test_triggers_are_those_that_prefect_and_the_door_know(name: str) -> None:
     from prefect.events import DeploymentEventTrigger
 
-    from tasks.feedback import EVENT
-
-    (deployment,) = [d for d in DEPLOYMENTS if d.get("triggers")]
-    (given,) = deployment["triggers"]
+    triggered = {d["name"]: d["triggers"] for d in DEPLOYMENTS if d.get("triggers")}
+    assert set(triggered) == set(TRIGGERED)
+    (given,) = triggered[name]
     trigger = DeploymentEventTrigger.model_validate(given)
-    assert deployment["name"] == "dpo-training" and trigger.expect == {EVENT}
+    assert trigger.expect == {TRIGGERED[name]}
     assert trigger.match.matches({"prefect.resource.id": "nightshift.model.design"})
     assert "event.payload.model" in str(trigger.parameters)
 
@@ -139,7 +144,7 @@ def all_commands(command=cli, path=()) -> list[tuple[str, ...]]:
 
 def test_every_command_is_in_the_readme_and_teaches() -> None:
     for path in all_commands()[1:]:
-        if path[0] != "run" and len(path) == 1 and path[0] in ("budget", "jobs", "models"):
+        if path[0] != "run" and len(path) == 1 and path[0] in GROUPS:
             continue
         assert "nightshift " + " ".join(path) in README, path
         assert len(help_of(list(path)).split("\n\n")) > 1, path

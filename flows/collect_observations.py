@@ -1,0 +1,34 @@
+"""Check measured building-years and store them for the next retraining of a surrogate.
+
+    nightshift run collect-observations --observations measured/ --name mine
+
+Each time that the stored ones pass a multiple of NIGHTSHIFT_OBSERVATION_THRESHOLD the event
+`observations.threshold-reached` is emitted, which can start a retraining.
+"""
+
+from prefect import flow
+
+from tasks import surrogate
+from tasks.hooks import release_compute
+from tasks.plan import Step
+from tasks.report import Notice
+from tasks.run import begin
+from tasks.surrogate_parameters import ObservationParameters
+
+
+@flow(
+    name="collect-observations",
+    flow_run_name="collect-observations {parameters.name}",
+    on_cancellation=[release_compute],
+    on_crashed=[release_compute],
+)
+def collect_observations(parameters: ObservationParameters) -> Notice:
+    """Check measured building-years and store them for the next retraining."""
+    given = surrogate.prepare_observations(parameters)
+    with begin("collect-observations", parameters, given.checksums) as work:
+        return surrogate.store_observations(work, given)
+
+
+def plan(parameters: ObservationParameters) -> list[Step]:
+    """What would be launched, where and at which price."""
+    return surrogate.plan_collecting(parameters)

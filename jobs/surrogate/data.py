@@ -1,0 +1,82 @@
+"""What the surrogate learns from: simulated and observed designs, and the memory of earlier ones.
+
+A table has config.INPUTS, config.OUTPUTS (NaN where not measured) and
+
+    part         `train`, `calibrate` or `held_out`; a design keeps its part for ever, so that no
+                 version is judged on what an earlier one learnt
+    climate      simulated designs of one climate share it, and with it their part
+    generation   how many versions there were when a design was simulated
+    real         whether it was observed
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jobs.surrogate.config import INPUTS, OUTPUTS
+
+PARTS = ("train", "calibrate", "held_out")
+CLIMATES_A_GENERATION = 1_000_000
+COLUMNS = [*INPUTS, *OUTPUTS, "part", "climate", "generation", "real"]
+
+
+def from_simulation(path: Path, generation: int, seed: int) -> pd.DataFrame:
+    """Simulated designs: whole climates train (60 %), calibrate (20 %) or are held out (20 %)."""
+    table = pd.read_parquet(path)
+    climates = np.random.default_rng(seed).permutation(table["climate"].unique())
+    calibrate, held_out = np.array_split(climates, 5)[:2]
+    part = np.select(
+        [table["climate"].isin(calibrate), table["climate"].isin(held_out)],
+        ["calibrate", "held_out"],
+        "train",
+    )
+    climate = table["climate"] + generation * CLIMATES_A_GENERATION
+    return table.assign(part=part, climate=climate, generation=generation, real=False)[COLUMNS]
+
+
+def from_observations(path: Path, generation: int) -> pd.DataFrame:
+    """Observed designs, each a climate of its own (counted from −1 down); its hash is its part."""
+    table = pd.read_json(path, lines=True).reindex(columns=[*INPUTS, *OUTPUTS])
+    fifths = [_fifth(row) for row in table.to_numpy()]
+    part = np.select([np.equal(fifths, 0), np.equal(fifths, 1)], ["calibrate", "held_out"], "train")
+    climate = -1 - np.arange(len(table))
+    return table.assign(part=part, climate=climate, generation=generation, real=True)[COLUMNS]
+
+
+def _fifth(row: np.ndarray) -> int:
+    return int.from_bytes(hashlib.sha256(row.astype(float).tobytes()).digest()[:4], "big") % 5
+
+
+def gather(
+    simulated: pd.DataFrame, observed: pd.DataFrame | None, memory: pd.DataFrame | None
+) -> pd.DataFrame:
+    """All that a version learns from. The memory's observations are in `observed` again."""
+    tables = [simulated]
+    if memory is not None:
+        tables.append(memory[~memory["real"]])
+    if observed is not None:
+        tables.append(observed)
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def remember(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """What a later version replays: at most `most` simulated designs, and every observed one that
+    was held out, to tell drift by."""
+    made = table[~table["real"]]
+    kept = made.sample(min(most, len(made)), random_state=seed)
+    seen = table[table["real"] & (table["part"] == "held_out")]
+    return pd.concat([part for part in (kept, seen) if len(part)], ignore_index=True)
+
+
+def weights(table: pd.DataFrame, real_share: float) -> np.ndarray:
+    """Of each row in the loss, shape (N,): observed ones have `real_share` of all, where any are.
+
+    0 leaves them out; with 1 the simulated ones count for nearly nothing.
+    """
+    real = table["real"].to_numpy(bool)
+    if not real.any() or real.all():
+        return np.ones(len(table))
+    share = min(real_share, 1 - 1e-6)
+    return np.where(real, share / (1 - share) * (~real).sum() / real.sum(), 1.0)

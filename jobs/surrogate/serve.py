@@ -1,0 +1,143 @@
+"""An exported surrogate over HTTP, on this machine only.
+
+    python -m jobs.surrogate.serve --model FOLDER --port 8700
+
+POST /v1/surrogate/evaluate takes a population of designs and answers with mean and standard
+deviation of every target, the risk-adjusted fitness of each design and the index of the best one.
+GET /v1/surrogate says which version answers, and its inputs with their ranges. Wrong bodies get a
+4xx with `error` and `remedy`; no body beyond MOST_BYTES is read.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.stats import norm
+
+from infra.errors import InputError
+from jobs.surrogate.config import INPUTS, OUTPUTS, WEATHER
+from jobs.surrogate.designs import check_designs, out_of_range
+from jobs.surrogate.network import LOADS
+from jobs.surrogate.predict import Surrogate, violations
+
+MOST_BYTES = 16_000_000
+MOST_DESIGNS = 20_000
+
+
+class Population(BaseModel):
+    """What is asked: designs by config.INPUTS; `weather` gives all of them its columns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    designs: list[dict[str, float]] = Field(min_length=1, max_length=MOST_DESIGNS)
+    weather: dict[str, float] = Field(default_factory=dict)
+    risk_aversion: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
+
+
+class TooLarge(Exception):
+    """A body beyond MOST_BYTES."""
+
+
+def evaluate(surrogate: Surrogate, asked: Population) -> dict[str, Any]:
+    """The answer for a population. Raises InputError naming the design (from 1) and the column."""
+    strange = sorted(set(asked.weather) - {quantity.name for quantity in WEATHER})
+    if strange:
+        raise InputError(
+            f"weather: {', '.join(strange)} is none of its columns",
+            f"They are {', '.join(quantity.name for quantity in WEATHER)}.",
+        )
+    numbers = check_designs(pd.DataFrame(asked.designs).assign(**asked.weather), "designs")
+    mean, half_width = surrogate(numbers)
+    deviation = half_width / norm.ppf(0.5 + surrogate.confidence / 2)
+    value, best = fitness(mean, deviation, asked.risk_aversion)
+    return {
+        "targets": OUTPUTS,
+        "mean": mean.tolist(),
+        "standard_deviation": deviation.tolist(),
+        "fitness": value.tolist(),
+        "best": best,
+        "outside": out_of_range(numbers),
+        "broken": violations(numbers, mean),
+    }
+
+
+def fitness(mean: np.ndarray, deviation: np.ndarray, risk_aversion: float) -> tuple[Any, int]:
+    """−(energy + risk_aversion × its deviation) of each design in kWh/m2 a year, and the best one.
+
+    Energy is heating and cooling of the whole floor. The errors of the loads of one design go
+    together (they share its climate), so their deviations add up.
+    """
+    energy = mean[:, :LOADS].sum(1) / 2
+    value = -(energy + risk_aversion * deviation[:, :LOADS].sum(1) / 2)
+    return value, int(value.argmax())
+
+
+def make_app(folder: Path, version: str) -> FastAPI:
+    """The application around the surrogate in `folder`."""
+    surrogate = Surrogate(folder)
+    facts = json.loads((folder / "surrogate.json").read_text())
+    app = FastAPI(title="Nightshift surrogate", docs_url=None, redoc_url=None)
+
+    @app.get("/v1/surrogate")
+    def describe() -> dict[str, Any]:
+        return {"version": version, "inputs": INPUTS, "ranges": facts["ranges"]}
+
+    @app.post("/v1/surrogate/evaluate")
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            asked = Population.model_validate_json(await _body(request))
+            return JSONResponse(
+                {"version": version} | await run_in_threadpool(evaluate, surrogate, asked)
+            )
+        except TooLarge:
+            return _refusal(
+                413, f"the body has more than {MOST_BYTES} bytes", "Send fewer designs."
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            return _refusal(422, f"{place}: {first['msg']}".lstrip(": "), "Send numbers as JSON.")
+        except InputError as error:
+            return _refusal(422, error.message, error.remedy)
+
+    return app
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read no further than MOST_BYTES, whatever its header says."""
+    read = bytearray()
+    async for chunk in request.stream():
+        read += chunk
+        if len(read) > MOST_BYTES:
+            raise TooLarge
+    return bytes(read)
+
+
+def _refusal(status: int, error: str, remedy: str) -> JSONResponse:
+    return JSONResponse({"error": error, "remedy": remedy}, status)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--version", default="", help="What the answers call it.")
+    parser.add_argument("--port", type=int, default=8700)
+    arguments = parser.parse_args()
+    uvicorn.run(
+        make_app(arguments.model, arguments.version),
+        host="127.0.0.1",
+        port=arguments.port,
+        log_level="info",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What surrogate retraining and the collecting of observations are told: the models behind options,
+forms and webhooks."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from jobs.surrogate.config import Training
+from tasks.run import RunParameters
+
+
+class ObservationParameters(RunParameters):
+    """Which files are checked and stored, for which model."""
+
+    name: str = Field(
+        default="house",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        title="Name",
+        description="Name of the surrogate in the registry.",
+    )
+    observations: str | None = Field(
+        default=None,
+        title="Observations",
+        description="Folder of CSV or Parquet files, one measured building-year each, that are "
+        "checked and added to the stored ones.",
+    )
+    minimum_observations: int = Field(
+        default=20,
+        ge=1,
+        title="Fewest observations",
+        description="With fewer nothing is learnt from them.",
+    )
+    data_hours: float = Field(
+        default=1.0,
+        gt=0,
+        le=168,
+        title="Data window",
+        description="Hours for checking the files, telling drift and simulating, each, at most.",
+    )
+
+
+class SurrogateGate(BaseModel):
+    """When a candidate is good enough; shares are fractions of 1."""
+
+    minimum_gain: float = Field(
+        default=0.0,
+        title="Minimum gain",
+        description="Accuracy (1 − error) that the gain over the champion must surely exceed.",
+    )
+    gate_confidence: float = Field(
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        title="Confidence of the gate",
+        description="Of the gain's interval, 0 to 1.",
+    )
+    max_error: float = Field(
+        default=0.15,
+        gt=0,
+        title="Largest error",
+        description="Mean absolute error of the loads over their mean.",
+    )
+    max_coverage_gap: float = Field(
+        default=0.04,
+        gt=0,
+        title="Largest coverage gap",
+        description="By which the share that the intervals cover may differ from --confidence.",
+    )
+    max_imbalance: float = Field(
+        default=0.01,
+        ge=0,
+        title="Largest share of imbalance",
+        description="Of designs whose prediction breaks the energy balance by more than 1 %.",
+    )
+    max_broken: float = Field(
+        default=0.05,
+        ge=0,
+        title="Largest share of broken physics",
+        description="Of designs whose prediction breaks balance, bounds or the coupling of zones.",
+    )
+    max_old_error_ratio: float = Field(
+        default=1.1,
+        gt=0,
+        title="Largest forgetting",
+        description="Error on climates of earlier trainings against the champion's.",
+    )
+
+
+class SurrogateParameters(ObservationParameters):
+    """What a retraining is told; every field is an option of the command and of the form."""
+
+    weather: str | None = Field(
+        default=None,
+        title="Weather",
+        description="EPW file that is added to the made-up climates.",
+    )
+    retrain: Literal["always", "needed"] = Field(
+        default="always",
+        title="Retrain",
+        description="needed: only without a champion, after drift, or when "
+        "NIGHTSHIFT_OBSERVATION_THRESHOLD new observations are there.",
+    )
+    window: int = Field(
+        default=100,
+        ge=10,
+        title="Drift window",
+        description="Newest observations that drift is told by.",
+    )
+    drift_significance: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        title="Significance of drift",
+        description="Largest p-value of the test that counts as drift.",
+    )
+    cpus: int = Field(
+        default=1,
+        ge=1,
+        title="CPU cores",
+        description="At least, of the machine that simulates and trains.",
+    )
+    hours: float = Field(
+        default=2.0,
+        gt=0,
+        le=168,
+        title="Training window",
+        description="Hours of training, at most.",
+    )
+    deploy_hours: float = Field(
+        default=1.0,
+        gt=0,
+        le=168,
+        title="Deploy window",
+        description="Hours for judging, at most.",
+    )
+    seed: int = Field(
+        default=0, ge=0, title="Seed", description="Of the first training; later ones add 1."
+    )
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    gate: SurrogateGate = Field(default_factory=lambda: SurrogateGate.model_validate({}))

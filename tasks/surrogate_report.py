@@ -1,0 +1,264 @@
+"""The report of a retraining: how wrong, how sure, compared with the champion, and what it cost."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra.registry import ModelVersion
+from infra.verdicts import Verdict
+from jobs.contract import JobResult, Progress
+from jobs.surrogate.config import TARGETS
+from tasks.gate import paired_interval
+from tasks.publish import costs, curve, finish
+from tasks.report import Report, Score
+from tasks.run import Work
+from tasks.surrogate import HANDBOOK, LOADS, Need, accuracies, read_lines
+
+WORST = 5
+COLOURS = ("#c0392b", "#e08283", "#1f5fa8", "#7fb0de")
+"""Heating front and back, cooling front and back."""
+CLIMATES = (("cold", -100, 8), ("temperate", 8, 16), ("hot", 16, 100))
+"""By the mean temperature of the year, degC."""
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def publish_retraining(
+    work: Work,
+    champion: ModelVersion | None,
+    candidate: ModelVersion,
+    evaluation: JobResult,
+    verdict: Verdict,
+    served: str | None,
+    need: Need,
+) -> Report:
+    """Write the report and its plots, show them in the Prefect UI, and close the run."""
+    rows = read_lines(evaluation.artifacts["evaluation"])
+    metrics, trained = evaluation.metrics, candidate.metrics
+    files = {
+        "markdown": str(work.folder / "report.md"),
+        "plot": str(work.folder / "surrogate.png"),
+    }
+    report = Report(
+        run=work.run.id,
+        model=candidate.model,
+        resumed=work.run.resumed,
+        collected={
+            "designs trained on": int(trained["designs"]),
+            "of them replayed from earlier trainings": int(trained["replayed"]),
+            "observed building-years": int(trained["observations"]),
+            "held-out designs judged": len(rows),
+            "held-out climates": len(accuracies(rows, "candidate")),
+        },
+        scores=scores(rows, champion is not None),
+        verdict=verdict,
+        champion=champion.version if champion else HANDBOOK,
+        candidate=candidate.version,
+        served_from=served,
+        costs=costs(work),
+        examples=[],
+        sections={
+            "How wrong, how sure": targets_table(metrics, champion is not None),
+            "By climate and room": climates_table(rows),
+            "Where it errs most": worst_table(rows),
+            "How it was trained": told(trained, metrics, need),
+        },
+        look_next={
+            "this report": files["markdown"],
+            "the plots": files["plot"],
+            "predictions": f"nightshift predict surrogate --name {candidate.model} --input FILE",
+            "all versions": f"nightshift models list {candidate.model}",
+            "the training log": f"nightshift jobs logs {work.run.id}/train",
+            "what may be spent today": "nightshift budget show",
+        },
+        files=files,
+    )
+    draw(rows, metrics, curve(work), work.parameters.training.confidence, Path(files["plot"]))
+    return finish(work, report, "surrogate-report", "surrogate-plots")
+
+
+def scores(rows: list[dict[str, Any]], has_champion: bool) -> list[Score]:
+    """Accuracy over climates; a first version is compared with the handbook."""
+    sides = {"base": HANDBOOK, "candidate": "candidate"}
+    sides["champion"] = "champion" if has_champion else HANDBOOK
+    values = {side: accuracies(rows, name) for side, name in sides.items()}
+    gain, low, high = paired_interval(values["candidate"], values["champion"])
+    means = {side: sum(each) / len(each) for side, each in values.items()}
+    return [Score(name="accuracy", gain=gain, low=low, high=high, **means)]
+
+
+def targets_table(metrics: dict[str, float], has_champion: bool) -> str:
+    """Error and coverage of each target, and of the four loads together."""
+    lines = [
+        "| | unit | mean | error | of the mean | champion's error | covered |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for number, target in enumerate(TARGETS):
+        name = target.name
+        error, mean = metrics[f"candidate_error_{name}"], metrics[f"mean_{name}"]
+        share = f"{error / mean:.1%}" if target.unit != "degC" and mean > 0 else "–"
+        before = f"{metrics[f'champion_error_{name}']:.3g}" if has_champion else "–"
+        covered = f"{metrics[f'candidate_coverage_{name}']:.1%}"
+        lines.append(
+            f"| {name.replace('_', ' ')} | {target.unit} | {mean:.1f} | {error:.3g} | {share} |"
+            f" {before} | {covered} |"
+        )
+        if number == LOADS - 1:
+            before = f"{metrics['champion_error']:.1%}" if has_champion else "–"
+            lines.append(
+                f"| **all loads** | | | | **{metrics['candidate_error']:.1%}** | {before} | |"
+            )
+    lines += [
+        "",
+        f"All values together: {metrics['candidate_coverage']:.1%} are covered. The half-width of "
+        f"the loads' intervals is {metrics['candidate_half_width']:.1%} of their mean. Degree "
+        f"hours alone, as in a handbook, err by {metrics['handbook_error']:.1%}.",
+    ]
+    return "\n".join(lines)
+
+
+def climates_table(rows: list[dict[str, Any]]) -> str:
+    """Error of heating and cooling in each room, by climate."""
+    lines = [
+        "| climate | designs | heating front | back | cooling front | back |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, low, high in CLIMATES:
+        inside = [r for r in rows if low <= r["design"]["mean_temperature"] < high]
+        cells = " | ".join(_share(inside, number) for number in range(LOADS))
+        lines.append(f"| {name} | {len(inside)} | {cells} |")
+    lines += ["", "Errors are shares of the mean of that load in that climate."]
+    return "\n".join(lines)
+
+
+def _share(rows: list[dict[str, Any]], number: int) -> str:
+    pairs = [(row["candidate"]["mean"][number], row["truth"][number]) for row in rows]
+    known = [(mean, truth) for mean, truth in pairs if truth is not None]
+    total = sum(truth for _, truth in known)
+    return f"{sum(abs(m - t) for m, t in known) / total:.1%}" if total > 0 else "–"
+
+
+def worst_table(rows: list[dict[str, Any]]) -> str:
+    """The held-out designs with the largest error, and whether their intervals told of it."""
+
+    def error(row: dict[str, Any]) -> float:
+        pairs = zip(row["candidate"]["mean"][:LOADS], row["truth"][:LOADS], strict=True)
+        return sum(abs(mean - truth) for mean, truth in pairs if truth is not None)
+
+    lines = ["| load | true | predicted | ± | the design |", "|---|---:|---:|---:|---|"]
+    for row in sorted(rows, key=error, reverse=True)[:WORST]:
+        mean, half_width = row["candidate"]["mean"], row["candidate"]["half_width"]
+        known = [n for n in range(LOADS) if row["truth"][n] is not None]
+        number = max(known, key=lambda n: abs(mean[n] - row["truth"][n]))
+        design = ", ".join(
+            f"{name.replace('_', ' ')} {row['design'][name]:.3g}"
+            for name in ("mean_temperature", "wall_u", "window_front", "infiltration", "gains")
+        )
+        lines.append(
+            f"| {TARGETS[number].name.replace('_', ' ')} | {row['truth'][number]:.1f} |"
+            f" {mean[number]:.1f} | {half_width[number]:.1f} | {design} |"
+        )
+    return "\n".join(lines)
+
+
+def told(trained: dict[str, float], metrics: dict[str, float], need: Need) -> str:
+    """Why it was trained, from what it went on, and what was exported."""
+    begun = f"{trained['warm']:.0f} members went on from the champion" if trained["warm"] else ""
+    text = (
+        f"Retrained because {need.reason}. {begun or 'All members began anew'}; error of the "
+        f"members on their left-out folds {trained['fold_error']:.1%}, "
+        f"{trained['parameters']:,.0f} parameters in all. ONNX: fp32 {trained['fp32_kb']:.0f} kB, "
+        f"fp16 {trained['fp16_kb']:.0f} kB, int8 {trained['int8_kb']:.0f} kB; fp32 differs from "
+        f"torch by {trained['fp32_difference']:.1e} deviations at most."
+    )
+    if "champion_old_error" in metrics:
+        text += (
+            f"\n\nOn {metrics['old']:.0f} held-out designs of earlier climates the champion errs "
+            f"by {metrics['champion_old_error']:.1%}, the candidate by "
+            f"{metrics['candidate_old_error']:.1%}."
+        )
+    if "candidate_real_error" in metrics:
+        text += f"\n\nOn observed buildings it errs by {metrics['candidate_real_error']:.1%}."
+    if need.drift:
+        text += (
+            f"\n\nDrift: on the {need.drift['window']:.0f} newest observations the champion erred "
+            f"by {need.drift['error_lately']:.3f} deviations, when it was validated by "
+            f"{need.drift['error_validated']:.3f} (p = {need.drift['p_value']:.2g})."
+        )
+    return text
+
+
+def draw(
+    rows: list[dict[str, Any]],
+    metrics: dict[str, float],
+    progress: list[Progress],
+    confidence: float,
+    path: Path,
+) -> None:
+    """Parity, coverage, errors and learning curves as a PNG of 1,760 × 1,440 pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 9), dpi=160, layout="constrained")
+    ((parity, coverage), (error, learning)) = figure.subplots(2, 2)
+    _draw_parity(parity, rows)
+    names = [target.name for target in TARGETS]
+    labels = [name.replace("_", " ") for name in names]
+    covered = [100 * metrics[f"candidate_coverage_{name}"] for name in names]
+    coverage.axvspan(100 * confidence - 2, 100 * confidence + 2, color="#2e8b57", alpha=0.2, lw=0)
+    coverage.axvline(100 * confidence, color="#2e8b57", lw=1)
+    coverage.plot(covered, labels, "o", color="#1f5fa8", ms=7)
+    coverage.invert_yaxis()
+    coverage.set(
+        xlabel=f"% of held-out values inside the {confidence:.0%} interval",
+        title="Do the intervals keep their promise?",
+        xlim=(min(70, *covered) - 2, 101),
+    )
+    sides = [("handbook", "#c9cfd6"), ("champion", "#7b8794"), ("candidate", "#1f5fa8")]
+    shown = [(side, colour) for side, colour in sides if f"{side}_error" in metrics]
+    for offset, (side, colour) in enumerate(shown):
+        value = 100 * metrics[f"{side}_error"]
+        error.bar(offset, value, 0.6, color=colour)
+        error.text(offset, value, f"{value:.1f} %", ha="center", va="bottom")
+    error.set_xticks(range(len(shown)), [side for side, _ in shown])
+    error.set(ylabel="mean absolute error of the loads, % of mean", title="Held-out error")
+    for member in dict.fromkeys(point.message for point in progress):
+        points = [p for p in progress if p.message == member and "loss" in p.metrics]
+        first = points[0].step if points else 0
+        steps = [p.step - first for p in points]
+        learning.plot(steps, [p.metrics["loss"] for p in points], lw=1.4, label=member)
+    learning.set(xlabel="epoch", ylabel="training loss", title="Learning curves", yscale="log")
+    learning.legend(frameon=False)
+    for axes in (parity, coverage, error, learning):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+        axes.set_axisbelow(True)
+    figure.savefig(path)
+
+
+def _draw_parity(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Predicted against true loads, with their intervals."""
+    top = 1.0
+    for number in range(LOADS):
+        known = [row for row in rows if row["truth"][number] is not None]
+        truth = [row["truth"][number] for row in known]
+        mean = [row["candidate"]["mean"][number] for row in known]
+        axes.errorbar(
+            truth,
+            mean,
+            yerr=[row["candidate"]["half_width"][number] for row in known],
+            fmt="o",
+            ms=2.5,
+            lw=0.5,
+            alpha=0.45,
+            color=COLOURS[number],
+            label=TARGETS[number].name.replace("_", " "),
+        )
+        top = max([top, *truth, *mean])
+    axes.plot([0, top], [0, top], color="#222222", lw=0.8)
+    axes.set(
+        xlabel="true, kWh/m2 a year",
+        ylabel="predicted, kWh/m2 a year",
+        title="Held-out designs, with intervals",
+    )
+    axes.legend(frameon=False, markerscale=2)

@@ -1,0 +1,215 @@
+"""A surrogate from nothing to its second version, asked by file, by line and over HTTP."""
+
+import csv
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from infra.compute.environments import ensure
+from infra.settings import REPOSITORY, settings
+from jobs.surrogate.config import DESIGN, OUTPUTS, WEATHER
+from tests.end_to_end.test_storage_faults import kept_up
+from tests.users import User, reachable_folder
+
+pytestmark = pytest.mark.timeout(900)
+
+RETRAINING = "run surrogate-retraining --name mine --preset surrogate-test".split()
+MIDDLE = {q.name: (q.low + q.high) / 2 for q in DESIGN + WEATHER}
+
+
+@pytest.fixture(scope="session")
+def surrogate_python() -> Path:
+    settings.cache_clear()
+    return ensure("surrogate")
+
+
+def settle_in(folder: Path, python: Path) -> User:
+    """A user with an empty home."""
+    user = User(folder)
+    user.home.mkdir()
+    (user.home / "environments").symlink_to(python.parents[2])
+    return user
+
+
+@pytest.fixture
+def user(tmp_path: Path, surrogate_python: Path) -> User:
+    return settle_in(tmp_path, surrogate_python)
+
+
+@pytest.fixture(scope="module")
+def careless_owner(surrogate_python: Path) -> Iterator[User]:
+    """One user, and so one database, for many wrong inputs."""
+    with reachable_folder() as folder:
+        user = settle_in(folder, surrogate_python)
+        with kept_up(user):
+            yield user
+
+
+def measure(python: Path, folder: Path, count: int) -> None:
+    command = [python, "-m", "tests.measuring", folder, str(count)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def lines(*designs: dict) -> str:
+    return "".join(json.dumps(design) + "\n" for design in designs)
+
+
+def post(port: int, body: object) -> tuple[int, dict]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/surrogate/evaluate",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own server
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def test_a_killed_first_training_goes_on_and_the_second_learns_from_measurements(
+    user: User, surrogate_python: Path
+) -> None:
+    with kept_up(user):
+        plan = user.json(*RETRAINING, "--plan")
+        steps = [step["step"] for step in plan["steps"]]
+        assert steps == ["drift (with new observations)", "simulate", "train", "validate"]
+        code, _, err = user.run("predict", "surrogate", "--name", "mine", "--input", "x.csv")
+        assert code == 2 and "has no champion" in err
+
+        long = [*RETRAINING, "--epochs", "1500"]
+        process = user.start(*long)
+        deadline = time.monotonic() + 240
+        while not list((user.home / "jobs").glob("*-train-*/checkpoints/step-*")):
+            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.kill()
+        process.communicate(timeout=60)
+        first = user.json(*long)
+        assert first["resumed"] and first["verdict"]["promote"], first["verdict"]
+        assert (first["champion"], first["candidate"]) == ("handbook", "1")
+        jobs = [job["key"].partition("/")[2] for job in user.json("jobs", "list")]
+        assert sorted(jobs) == ["simulate", "train", "validate"], "nothing was done twice"
+        assert Path(first["files"]["plot"]).read_bytes().startswith(b"\x89PNG")
+        told = Path(first["files"]["markdown"]).read_text()
+        assert "Version 1 is the new champion" in told and "of held-out accuracy cost" in told
+        assert "covered" in told and "Where it errs most" in told
+
+        idle = user.json(*RETRAINING, "--retrain", "needed")
+        assert idle["nothing_to_learn"], "there is a champion and nothing is new"
+
+        measure(surrogate_python, user.folder / "measured", 20)
+        second = user.json(*RETRAINING, "--observations", "measured")
+        assert second["champion"] == "1" and second["candidate"] == "2"
+        assert second["collected"]["observed building-years"] == 20
+        assert second["collected"]["of them replayed from earlier trainings"] > 0
+        how = second["sections"]["How it was trained"]
+        assert "2 members went on from the champion" in how
+        assert "Drift: on the 20 newest observations" in how
+        assert "observed buildings it errs" in how and "of earlier climates" in how
+        versions = user.json("models", "list", "mine")
+        promoted = second["verdict"]["promote"]
+        assert versions[0]["parent"] == "1" and bool(versions[0]["aliases"]) == promoted
+        _answers(user)
+        _served(user, "2" if promoted else "1")
+        spent = sum(Decimal(job["usd"]) for job in user.json("jobs", "list"))
+        project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
+        assert Decimal(project["charged"]) == spent > 0
+        assert Decimal(project["reserved"]) == 0
+
+
+def _answers(user: User) -> None:
+    """From a file and from lines, with flags for rows and one clear error for a broken one."""
+    designs = [MIDDLE, MIDDLE | {"gains": 60.0}]
+    with (user.folder / "designs.csv").open("w") as stream:
+        table = csv.DictWriter(stream, list(MIDDLE))
+        table.writeheader()
+        table.writerows(designs)
+    code, out, err = user.run("predict", "surrogate", "--name", "mine", "--input", "designs.csv")
+    assert code == 0, err
+    answers = list(csv.DictReader(io.StringIO(out)))
+    assert [answer["outside"] for answer in answers] == ["", "gains"]
+    for name in OUTPUTS:
+        low, mean, high = (float(answers[0][name + end]) for end in ("_low", "", "_high"))
+        assert low <= mean <= high
+    asked = subprocess.run(
+        [sys.executable, "-m", "deployments.cli", *"predict surrogate --name mine --stdin".split()],
+        cwd=user.folder,
+        env=user.environment() | {"PYTHONPATH": str(REPOSITORY)},
+        input=lines(*designs),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert asked.returncode == 0, asked.stderr
+    found = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert found[0]["loss"] == pytest.approx(float(answers[0]["loss"]), rel=1e-3)
+    (user.folder / "broken.jsonl").write_text(lines(MIDDLE, MIDDLE | {"width": -3}))
+    code, _, err = user.run("predict", "surrogate", "--name", "mine", "--input", "broken.jsonl")
+    assert code == 2 and "row 2: width is -3" in err and "Traceback" not in err
+
+
+def _served(user: User, version: str) -> None:
+    """Over HTTP: the best of a population, and a 4xx for what is wrong."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = user.start("serve", "surrogate", "--name", "mine", "--port", str(port))
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.1)
+        leaky = MIDDLE | {"infiltration": 1.5, "wall_u": 1.8}
+        status, answer = post(port, {"designs": [leaky, MIDDLE], "risk_aversion": 2})
+        assert status == 200 and answer["version"] == f"mine {version}"
+        assert answer["best"] == 1 and len(answer["standard_deviation"][0]) == len(OUTPUTS)
+        assert answer["fitness"][1] > answer["fitness"][0]
+        status, answer = post(port, {"designs": [MIDDLE | {"depth": -1}]})
+        assert status == 422 and "row 1: depth is -1" in answer["error"] and answer["remedy"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "given", "named", "code"),
+    [
+        (None, {"--weather": "nowhere.epw"}, "--weather", 2),
+        (None, {"--max-cost": "0.0001"}, "budget", 3),
+        ("torn.epw", {"--weather": "torn.epw"}, "--weather", 7),
+        ("few", {"--observations": "few"}, "too few", 7),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_nothing_is_trained(
+    careless_owner: User, spoil, given, named, code
+) -> None:
+    user = careless_owner
+    if spoil == "torn.epw":
+        (user.folder / spoil).write_text("LOCATION,Nowhere\n1,2,3\n")
+    if spoil == "few":
+        (user.folder / spoil).mkdir()
+        (user.folder / spoil / "house.csv").write_text("time\n2023\n")
+    options = [word for pair in given.items() for word in pair]
+    exit_code, out, err = user.run(*RETRAINING, *options)
+    assert exit_code == code, out + err
+    assert named in err
+    assert "→" in err and "Traceback" not in err
+    jobs = user.json("jobs", "list")
+    done = [job for job in jobs if job["key"].endswith(("/simulate", "/train"))]
+    assert all(Decimal(job["usd"]) == 0 for job in done), "nothing of it was paid for"
+    assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
