@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from deployments.hooks import hooks
 from infra.errors import InputError, NightshiftError
 
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
@@ -193,6 +194,9 @@ def quote(
     from deployments import tables
 
     tables.show_quotes(accelerators, cpus, memory, spot, hours, target, as_json)
+
+
+cli.add_command(hooks)
 
 
 @cli.group()

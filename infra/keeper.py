@@ -20,6 +20,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,6 +180,13 @@ def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
             process.send_signal(end)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:

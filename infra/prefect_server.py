@@ -7,7 +7,6 @@ that is started, and its address goes into the environment of the process that r
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -41,9 +40,7 @@ class PrefectServer:
 
     def start(self) -> subprocess.Popen[bytes]:
         database.ensure_database("prefect")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = self.port or keeper.free_port()  # the same after a crash: clients know it
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start"]
             + ["--host", "127.0.0.1", "--port", str(self.port)],

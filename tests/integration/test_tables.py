@@ -48,8 +48,10 @@ def test_budgets_tell_limit_charged_reserved_and_who_holds_it(home: Path, purse:
     launch.run_job(wanted, purse, look)
     project = told["rows"]["project"]
     held = Decimal(project["reserved"])
-    assert Decimal(0) < held <= launch.price(
-        launch.cheapest(wanted.resources, "local"), wanted.max_hours
+    assert (
+        Decimal(0)
+        < held
+        <= launch.price(launch.cheapest(wanted.resources, "local"), wanted.max_hours)
     )
     assert Decimal(project["remaining"]) == 200 - held - Decimal(project["charged"])
     assert [holder["key"] for holder in project["holders"]] == [f"{purse.run.id}/step#1"]
