@@ -36,15 +36,16 @@ async def dispatch(pool: AsyncPool) -> None:
             async with get_client(httpx_settings={"timeout": REQUEST_SECONDS}) as client:
                 while True:
                     runs = await deliveries.claim(pool, AT_ONCE)
-                    await asyncio.gather(*(_start(pool, client, run) for run in runs))
-                    if not runs:
-                        await asyncio.sleep(IDLE_SECONDS)
+                    done = await asyncio.gather(*(_start(pool, client, run) for run in runs))
+                    if not any(done):
+                        await asyncio.sleep(PAUSE_SECONDS if runs else IDLE_SECONDS)
         except (psycopg.Error, PoolTimeout, httpx.HTTPError, RuntimeError) as error:
             log.warning("dispatching waits: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) -> None:
+async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) -> bool:
+    """Whether the run needs no further attempt."""
     try:
         flow_run = await _create(client, run)
     except PrefectHTTPStatusError as error:
@@ -52,8 +53,8 @@ async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) ->
         message = f"Prefect answers {code}: {error.response.text[:500]}"
         if code < 500 and code not in TRANSIENT:
             await deliveries.refused(pool, run["id"], message)
-        else:
-            await deliveries.again(pool, run["id"], run["attempts"], message)
+            return True
+        await deliveries.again(pool, run["id"], run["attempts"], message)
     except ObjectNotFound:
         message = f"no deployment {run['flow']}/{run['flow']}: `nightshift up` makes it"
         await deliveries.again(pool, run["id"], run["attempts"], message)
@@ -62,6 +63,8 @@ async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) ->
         await deliveries.again(pool, run["id"], run["attempts"], message)
     else:
         await deliveries.started(pool, run["id"], flow_run)
+        return True
+    return False
 
 
 async def _create(client: PrefectClient, run: dict[str, Any]) -> UUID:

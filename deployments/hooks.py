@@ -76,7 +76,9 @@ def create(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{first['loc'][0]}: {first['msg']}", "--help tells the options.") from None
+        raise InputError(
+            f"{first['loc'][0]}: {first['msg']}", "--help tells the options."
+        ) from None
     except (InvalidOperation, OverflowError, ValueError) as error:
         raise InputError(f"--max-cost or --debounce: {error}", "Give numbers.") from None
     store(database.pool(), hook)

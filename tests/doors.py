@@ -83,10 +83,11 @@ def open_door(folder: Path, prefect: str = NOWHERE) -> Iterator[Door]:
         door.process.wait(timeout=30)
 
 
-def make_hook(pool: Pool, name: str = "build-preferences", **values: Any) -> Hook:
-    """A stored hook that starts `build-preferences`."""
+def make_hook(pool: Pool, **values: Any) -> Hook:
+    """A stored hook of a new name that starts `build-preferences`."""
+    name = f"hook-{uuid.uuid4().hex[:8]}"
     given: dict[str, Any] = {"flows": ["build-preferences"], "secret": SecretStr(secrets.fresh())}
-    hook = Hook(name=name, **(given | values))
+    hook = Hook(**({"name": name} | given | values))
     hooks.create(pool, hook)
     return hook
 

@@ -1,46 +1,56 @@
 """The gateway as a process on the real PostgreSQL, its Prefect server away."""
 
-import asyncio
 import hashlib
 import hmac
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from cryptography.fernet import Fernet
 
 from deployments import gateway
-from infra import hooks
+from infra import database as db
 from infra.database import Pool
 from infra.errors import InputError, SettingsError
-from infra.hooks import deliveries, secrets
+from infra.hooks import Hook, deliveries, secrets
 from infra.settings import settings
 from tests.doors import Door, make_hook, open_door, signed
+from tests.users import reachable_folder
 
 BODY = '{"type": "new", "data": {"name": "gears"}}'
 
 
+@pytest.fixture(scope="module")
+def door(postgres: str) -> Iterator[Door]:
+    """One gateway and its database for all tests, each with a hook of its own."""
+    with reachable_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(folder))
+        patch.setenv("NIGHTSHIFT_DATABASE_URL", postgres.format("test_gateway"))
+        settings.cache_clear()
+        secrets.decrypt.cache_clear()
+        with open_door(folder) as opened:
+            yield opened
+    settings.cache_clear()
+
+
 @pytest.fixture
-def door(database: Pool, tmp_path: Path) -> Iterator[Door]:
-    with open_door(tmp_path) as opened:
-        yield opened
+def pool(door: Door) -> Iterator[Pool]:
+    yield db.pool()
+    db.close()
 
 
 def post(door: Door, path: str, body: str | bytes, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(f"{door.url}{path}", content=body, headers=headers, timeout=30)
 
 
-def stored(pool: Pool) -> list[dict[str, Any]]:
-    return deliveries.newest(pool, None, 10_000)
+def stored(pool: Pool, hook: Hook) -> list[dict[str, Any]]:
+    return deliveries.newest(pool, hook.name, 10_000)
 
 
 def known(door: Door, secret: str, name: str) -> None:
@@ -51,21 +61,21 @@ def known(door: Door, secret: str, name: str) -> None:
         time.sleep(0.05)
 
 
-def test_the_life_of_a_delivery(door: Door, database: Pool) -> None:
-    hook = make_hook(database)
+def test_the_life_of_a_delivery(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool)
     secret = hook.secret.get_secret_value()
     known(door, secret, hook.name)
     headers = signed(secret, BODY)
-    first = post(door, "/hooks/build-preferences", BODY, headers)
+    first = post(door, f"/hooks/{hook.name}", BODY, headers)
     assert first.status_code == 202, first.text
-    (row,) = stored(database)
+    (row,) = stored(pool, hook)
     assert str(row["id"]) == first.json()["delivery"]
     assert row["parameters"] == {"name": "gears"} and row["key"] == headers["webhook-id"]
 
-    again = post(door, "/hooks/build-preferences", BODY, headers)
+    again = post(door, f"/hooks/{hook.name}", BODY, headers)
     assert (again.status_code, again.content) == (202, first.content)
-    later = post(door, "/hooks/build-preferences", BODY, signed(secret, BODY, headers["webhook-id"]))
-    assert later.content == first.content and len(stored(database)) == 1
+    later = post(door, f"/hooks/{hook.name}", BODY, signed(secret, BODY, headers["webhook-id"]))
+    assert later.content == first.content and len(stored(pool, hook)) == 1
 
     url = first.json()["status"]
     shown = httpx.get(url, headers={"authorization": f"Bearer {secret}"})
@@ -78,20 +88,22 @@ def test_the_life_of_a_delivery(door: Door, database: Pool) -> None:
         httpx.get(f"{door.url}/deliveries/x").content,
     }
     assert refusals == {b'{"error":"not found"}'}
-    replayed = deliveries.replay(database, UUID(first.json()["delivery"]))
-    assert {row["id"] for row in stored(database)} == {replayed, row["id"]}
+    replayed = deliveries.replay(pool, UUID(first.json()["delivery"]))
+    assert {row["id"] for row in stored(pool, hook)} == {replayed, row["id"]}
     with pytest.raises(InputError):
-        deliveries.replay(database, uuid4())
-    with database.connection() as connection:
-        actions = connection.execute("SELECT action FROM hook_audit ORDER BY id").fetchall()
+        deliveries.replay(pool, uuid4())
+    with pool.connection() as connection:
+        actions = connection.execute(
+            "SELECT action FROM hook_audit WHERE hook = %s ORDER BY id", [hook.name]
+        ).fetchall()
     assert [one["action"] for one in actions] == ["create", "replay"]
 
 
-def test_every_refusal_is_the_same_and_stores_nothing(door: Door, database: Pool) -> None:
-    hook = make_hook(database)
+def test_every_refusal_is_the_same_and_stores_nothing(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool)
     secret = hook.secret.get_secret_value()
     known(door, secret, hook.name)
-    path = "/hooks/build-preferences"
+    path = f"/hooks/{hook.name}"
     old = signed(secret, BODY, age=timedelta(minutes=6))
     answers = [
         post(door, path, BODY, {}),
@@ -106,16 +118,16 @@ def test_every_refusal_is_the_same_and_stores_nothing(door: Door, database: Pool
     assert {(one.status_code, one.content) for one in answers} == {
         (401, b'{"error":"not authorised"}')
     }
-    assert stored(database) == []
+    assert stored(pool, hook) == []
     assert '"because": "Message timestamp too old"' in door.log()
     assert secret not in door.log()
 
 
-def test_fields_rates_sizes(door: Door, database: Pool) -> None:
-    hook = make_hook(database, per_minute=4)
+def test_fields_rates_sizes(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool, per_minute=4)
     secret = hook.secret.get_secret_value()
     known(door, secret, hook.name)  # takes the first of four
-    path = "/hooks/build-preferences"
+    path = f"/hooks/{hook.name}"
     wrong = '{"data": {"data_hours": 1000}}'
     answer = post(door, path, wrong, signed(secret, wrong))
     assert answer.status_code == 400 and answer.json()["field"] == "data_hours"
@@ -125,87 +137,49 @@ def test_fields_rates_sizes(door: Door, database: Pool) -> None:
     assert codes == [202, 202, 429]
     limited = post(door, path, BODY, signed(secret, BODY))
     assert 0 < int(limited.headers["retry-after"]) <= 15
-    assert len(stored(database)) == 2
+    assert len(stored(pool, hook)) == 2
 
 
-def test_github_pings_and_pushes_with_a_mapping(door: Door, database: Pool) -> None:
+def test_github_pings_and_pushes_with_a_mapping(door: Door, pool: Pool) -> None:
     mapping = {"name": "{{ body.repository.name }}"}
-    hook = make_hook(database, "push", form="github", mapping=mapping)
+    hook = make_hook(pool, form="github", mapping=mapping)
     secret = hook.secret.get_secret_value()
     body = '{"repository": {"name": "gears"}}'
     digest = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
     headers = {"x-hub-signature-256": f"sha256={digest}", "x-github-delivery": "1"}
     deadline = time.monotonic() + 5
     ping = headers | {"x-github-event": "ping"}
-    while (answer := post(door, "/hooks/push", body, ping)).status_code != 200:
+    while (answer := post(door, f"/hooks/{hook.name}", body, ping)).status_code != 200:
         assert time.monotonic() < deadline
-    assert answer.json() == {"pong": True} and stored(database) == []
-    first = post(door, "/hooks/push", body, headers | {"x-github-event": "push"})
-    replay = post(door, "/hooks/push", body, headers | {"x-github-delivery": "2"})
+    assert answer.json() == {"pong": True} and stored(pool, hook) == []
+    first = post(door, f"/hooks/{hook.name}", body, headers | {"x-github-event": "push"})
+    replay = post(door, f"/hooks/{hook.name}", body, headers | {"x-github-delivery": "2"})
     assert first.status_code == 202 and first.content == replay.content
-    (row,) = stored(database)
+    (row,) = stored(pool, hook)
     assert row["parameters"] == {"name": "gears"}
 
 
-def test_a_burst_becomes_one_run_with_the_newest_parameters(door: Door, database: Pool) -> None:
-    hook = make_hook(database, debounce=timedelta(seconds=2))
+def test_a_burst_becomes_one_run_with_the_newest_parameters(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool, debounce=timedelta(seconds=2))
     secret = hook.secret.get_secret_value()
     known(door, secret, hook.name)
 
     def send(number: int) -> int:
         body = json.dumps({"data": {"name": f"n{number}"}})
-        return post(door, "/hooks/build-preferences", body, signed(secret, body)).status_code
+        return post(door, f"/hooks/{hook.name}", body, signed(secret, body)).status_code
 
     with ThreadPoolExecutor(8) as senders:
         assert set(senders.map(send, range(40))) == {202}
     assert send(99) == 202
-    rows = stored(database)
+    rows = stored(pool, hook)
     assert len(rows) == 41 and len({row["run"] for row in rows}) == 1
     assert rows[0]["parameters"] == {"name": "n99"} and rows[0]["state"] == "gathering"
     deadline = time.monotonic() + 10
-    while stored(database)[0]["state"] == "gathering":
+    while stored(pool, hook)[0]["state"] == "gathering":
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert send(100) == 202
-    assert len({row["run"] for row in stored(database)}) == 2, "a closed run takes no more"
-
-
-def test_a_rotated_secret_and_the_old_one_for_a_while(database: Pool) -> None:
-    hook = make_hook(database)
-
-    def now() -> list[str]:
-        with database.connection() as connection:
-            row = connection.execute(f"SELECT {hooks.COLUMNS} FROM hooks".encode()).fetchone()
-        assert row is not None
-        assert hook.secret.get_secret_value().encode() not in bytes(row["secret"])
-        return hooks.from_row(row).secrets
-
-    assert now() == [hook.secret.get_secret_value()]
-    second = hooks.rotate(database, hook.name, timedelta(hours=1))
-    assert now() == [second, hook.secret.get_secret_value()]
-    third = hooks.rotate(database, hook.name, timedelta(0))
-    assert now() == [third]
-    with pytest.raises(InputError):
-        hooks.rotate(database, "none", timedelta(0))
-    with pytest.raises(InputError):
-        make_hook(database)
-
-
-def test_the_key_is_private_and_another_one_is_refused(
-    database: Pool, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encrypted = secrets.encrypt("whsec_abc")
-    assert (home / "hooks.key").stat().st_mode & 0o777 == 0o600
-    assert secrets.decrypt(encrypted) == "whsec_abc"
-    secrets.decrypt.cache_clear()
-    monkeypatch.setenv("NIGHTSHIFT_HOOKS_KEY", Fernet.generate_key().decode())
-    settings.cache_clear()
-    with pytest.raises(SettingsError, match="another key"):
-        secrets.decrypt(encrypted)
-    monkeypatch.setenv("NIGHTSHIFT_HOOKS_KEY", "short")
-    settings.cache_clear()
-    with pytest.raises(SettingsError, match="no Fernet key"):
-        secrets.encrypt("x")
+    assert len({row["run"] for row in stored(pool, hook)}) == 2, "a closed run takes no more"
 
 
 def test_slow_senders_are_cut_off_and_keep_nobody_waiting(door: Door) -> None:
@@ -218,7 +192,7 @@ def test_slow_senders_are_cut_off_and_keep_nobody_waiting(door: Door) -> None:
     ):
         headers.sendall(head)
         body.sendall(head + b"Content-Length: 10\r\n\r\n{")
-        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+        with pytest.raises(OSError):
             for _ in range(10_000):
                 endless.sendall(b"X-Long: " + b"x" * 8000 + b"\r\n" if _ else head)
                 time.sleep(0.001)
@@ -230,33 +204,33 @@ def test_slow_senders_are_cut_off_and_keep_nobody_waiting(door: Door) -> None:
     assert 9 < time.monotonic() - begun < 20
 
 
-def test_without_a_database_nothing_is_accepted(door: Door, database: Pool) -> None:
-    hook = make_hook(database)
+def test_without_a_database_nothing_is_accepted(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool)
     secret = hook.secret.get_secret_value()
     known(door, secret, hook.name)
-    with database.connection() as connection:
+    with pool.connection() as connection:
         connection.execute("ALTER TABLE webhook_deliveries RENAME TO gone")
     headers = signed(secret, BODY)
-    answer = post(door, "/hooks/build-preferences", BODY, headers)
+    answer = post(door, f"/hooks/{hook.name}", BODY, headers)
     assert answer.status_code == 503 and answer.headers["retry-after"]
-    with database.connection() as connection:
+    with pool.connection() as connection:
         connection.execute("ALTER TABLE gone RENAME TO webhook_deliveries")
-    assert post(door, "/hooks/build-preferences", BODY, headers).status_code == 202
-    with database.connection() as connection:
+    assert post(door, f"/hooks/{hook.name}", BODY, headers).status_code == 202
+    with pool.connection() as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     deadline = time.monotonic() + 20
-    while post(door, "/hooks/build-preferences", BODY, signed(secret, BODY)).status_code != 202:
+    while post(door, f"/hooks/{hook.name}", BODY, signed(secret, BODY)).status_code != 202:
         assert time.monotonic() < deadline
-    assert len(stored(database)) == 2
+    assert len(stored(pool, hook)) == 2
 
 
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"GATEWAY_HOST": "0.0.0.0"}, "in the clear"),
+        ({"GATEWAY_HOST": "192.0.2.1"}, "in the clear"),
         ({"GATEWAY_HOST": "nonsense"}, "no IP address"),
         ({"GATEWAY_KEY": "/x"}, "go together"),
         ({"GATEWAY_KEY": "/x", "GATEWAY_CERTIFICATE": "/y"}, "no file"),
@@ -272,36 +246,3 @@ def test_addresses_that_would_leak_are_refused(values, named, home, monkeypatch)
     settings.cache_clear()
     if named == "in the clear":
         gateway.check()
-
-
-def test_two_dispatchers_claim_each_run_once(database: Pool) -> None:
-    from psycopg.rows import dict_row
-    from psycopg_pool import AsyncConnectionPool
-
-    hook = make_hook(database)
-
-    async def both() -> None:
-        pool = AsyncConnectionPool(
-            os.environ["NIGHTSHIFT_DATABASE_URL"],
-            open=False,
-            kwargs={"autocommit": True, "row_factory": dict_row},
-        )
-        async with pool:
-            batch = [
-                deliveries.Delivery(hook.name, f"k{n % 20}", "build-preferences", b"", "{}",
-                                    timedelta(0))
-                for n in range(40)
-            ]  # fmt: skip
-            ids = await deliveries.store(pool, batch)
-            assert ids[:20] == ids[20:] and len(set(ids)) == 20, "duplicates within a batch"
-            claims = await asyncio.gather(*(deliveries.claim(pool, 8) for _ in range(4)))
-            runs = [row["id"] for claim in claims for row in claim]
-            assert len(runs) == len(set(runs)) == 20
-            await deliveries.refused(pool, runs[0], "no")
-            await deliveries.started(pool, runs[1], uuid4())
-            await deliveries.again(pool, runs[2], 1, "down")
-            await asyncio.sleep(0.6)
-            (due,) = await deliveries.claim(pool, 8)
-            assert due["id"] == runs[2] and due["attempts"] == 2
-
-    asyncio.run(both())
