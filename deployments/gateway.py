@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -34,14 +35,26 @@ class Gateway:
         self.port = settings().gateway_port
 
     def start(self) -> subprocess.Popen[bytes]:
-        if self.port == 0:
-            self.port = keeper.free_port()
+        self.port = self.port or keeper.free_port()
+        self._check_port()
         return subprocess.Popen(
             [sys.executable, "-m", "deployments.gateway", str(self.port)],
             stdin=subprocess.DEVNULL,
             preexec_fn=keeper.die_with_parent(self.death_signal),
             env=os.environ | {"PREFECT_CLIENT_MAX_RETRIES": "0"},
         )
+
+    def _check_port(self) -> None:
+        host = settings().gateway_host
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, self.port))
+            except OSError as error:
+                raise ServiceUnavailable(
+                    f"the gateway cannot listen on {host} port {self.port}: {error.strerror}",
+                    "Set NIGHTSHIFT_GATEWAY_PORT to a port that is free, or to 0.",
+                ) from None
 
     def address(self) -> dict[str, str] | None:
         host = settings().gateway_host
