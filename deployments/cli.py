@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from deployments import inference
+from deployments.hooks import hooks
 from infra.errors import InputError, NightshiftError
 
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
@@ -159,12 +160,31 @@ def setup(as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--detach", is_flag=True, help="Return once everything is up; `down` ends it.")
 @as_json
-def up(as_json: bool) -> None:
-    """Keep PostgreSQL and the Prefect UI running until Ctrl-C."""
+def up(detach: bool, as_json: bool) -> None:
+    """Run PostgreSQL, the Prefect UI, a worker, the webhooks and all deployments until Ctrl-C."""
     from deployments import start
 
-    start.keep_up(as_json)
+    start.keep_up(detach, as_json)
+
+
+@cli.command()
+@as_json
+def status(as_json: bool) -> None:
+    """What of `nightshift up` runs, and where it answers; exit code 4 if something does not."""
+    from deployments import start
+
+    start.show_status(as_json)
+
+
+@cli.command()
+@as_json
+def down(as_json: bool) -> None:
+    """End what `nightshift up` runs."""
+    from deployments import start
+
+    start.end_up(as_json)
 
 
 @cli.command()
@@ -194,6 +214,9 @@ def quote(
     from deployments import tables
 
     tables.show_quotes(accelerators, cpus, memory, spot, hours, target, as_json)
+
+
+cli.add_command(hooks)
 
 
 @cli.group()

@@ -13,8 +13,10 @@ from rich.logging import RichHandler
 from rich.markdown import Markdown
 from rich.table import Table
 
+from deployments import gateway
 from deployments.cli import flow_function, flow_module
 from infra import database, interruption, prefect_server
+from infra.errors import ServiceUnavailable
 from infra.settings import settings
 
 errors = Console(stderr=True)
@@ -81,18 +83,63 @@ def set_up(as_json: bool) -> None:
         errors.print(f"Ready. Everything lies in {settings().home}", highlight=False)
 
 
-def keep_up(as_json: bool) -> None:
-    """Show where things answer, until Ctrl-C."""
-    database.pool()
-    ui = prefect_server.ensure()
+def keep_up(detach: bool, as_json: bool) -> None:
+    """Run everything until Ctrl-C or `nightshift down`, or leave a process that does."""
+    from deployments import services
+
+    interruption.install()
+    gateway.check()
+    if detach:
+        _show_addresses(services.detach(), as_json)
+        return
+    with services.holding():
+        try:
+            _show_addresses(services.start_all(), as_json)
+            signal.pause()
+        finally:
+            services.end_all()
+
+
+def _show_addresses(addresses: dict[str, str], as_json: bool) -> None:
     if as_json:
-        _json({"ui": ui, "home": str(settings().home)})
+        _json(addresses)
     else:
-        console.print(f"Prefect UI   {ui}", highlight=False)
-        console.print(f"Home folder  {settings().home}", highlight=False)
-        console.print("Ctrl-C ends both the server and PostgreSQL.")
+        console.print(f"Prefect UI   {addresses['ui']}", highlight=False, soft_wrap=True)
+        console.print(f"Webhooks     {addresses['gateway']}", highlight=False, soft_wrap=True)
+        console.print(f"Home folder  {addresses['home']}", highlight=False, soft_wrap=True)
+        console.print("Ctrl-C or `nightshift down` ends everything.")
     sys.stdout.flush()
-    signal.pause()
+
+
+def show_status(as_json: bool) -> None:
+    """Which services run and where; exit code 4 if one does not."""
+    from deployments import services
+
+    rows = services.status()
+    if as_json:
+        _json(rows)
+    else:
+        table = Table(box=None, pad_edge=False)
+        for column in ("service", "state", "where"):
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            colour = "green" if row["running"] else "red"
+            state = "runs" if row["running"] else "does not run"
+            table.add_row(row["service"], f"[{colour}]{state}[/{colour}]", row["where"])
+        console.print(table)
+    if not all(row["running"] for row in rows):
+        raise SystemExit(ServiceUnavailable.exit_code)
+
+
+def end_up(as_json: bool) -> None:
+    """End every `nightshift up` of this home folder, and what they run."""
+    from deployments import services
+
+    ended = services.end_others()
+    if as_json:
+        _json({"ended": ended})
+    else:
+        console.print("Everything has ended." if ended else "Nothing was up.")
 
 
 def _json(value: Any) -> None:

@@ -20,17 +20,19 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from infra.errors import NightshiftError
 
 START_SECONDS = 120
 """A first start makes the data folder and runs all migrations; a busy machine takes a minute."""
+END_SECONDS = 40
 START_ATTEMPTS = 5
 """After a crash the remains of the old service may stand in the way for a moment."""
 PR_SET_PDEATHSIG = 1
@@ -57,7 +59,7 @@ class Service(Protocol):
 
 
 _used: dict[Path, IO[str]] = {}
-_keepers: list[subprocess.Popen[bytes]] = []
+_keepers: list[subprocess.Popen[Any]] = []
 """Children of this process that outlive it; kept, since Popen complains when forgotten."""
 
 
@@ -79,6 +81,32 @@ def leave(service: Service) -> None:
         users.close()
 
 
+def outlives(process: subprocess.Popen[Any]) -> None:
+    """Let a child go on after this process without Popen's complaint."""
+    _keepers.append(process)
+
+
+def told(service: Service) -> dict[str, str]:
+    """Where it answers, as its keeper knows; nothing if it does not run."""
+    lock = service.folder / "keeper.lock"
+    if not (lock.exists() and is_locked(lock)):
+        return {}
+    try:
+        return json.loads((service.folder / "ready.json").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def wait_for_end(service: Service) -> None:
+    """After `leave`: until it has ended, or others are seen to use it."""
+    begun = time.monotonic()
+    while (service.folder / "keeper.lock").exists() and is_locked(service.folder / "keeper.lock"):
+        waited = time.monotonic() - begun
+        if waited > END_SECONDS or (waited > 1 and (service.folder / "ready.json").exists()):
+            return
+        time.sleep(0.05)
+
+
 def _address(service: Service) -> dict[str, str]:
     folder = service.folder
     ready, keeper_lock = folder / "ready.json", folder / "keeper.lock"
@@ -87,7 +115,7 @@ def _address(service: Service) -> dict[str, str]:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
         keeper: subprocess.Popen[bytes] | None = None
         while time.monotonic() < deadline:
-            if keeper is None and not _is_locked(keeper_lock):
+            if keeper is None and not is_locked(keeper_lock):
                 ready.unlink(missing_ok=True)
                 keeper = _spawn(service)
             if ready.exists():
@@ -181,6 +209,13 @@ def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
                 process.wait(timeout=10)
 
 
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     """A `preexec_fn`: the kernel sends `death_signal` to the child when its parent dies."""
     parent = os.getpid()
@@ -194,7 +229,8 @@ def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     return apply
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Whether a process that is alive holds the lock on a file."""
     with path.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,6 @@ that is started, and its address goes into the environment of the process that r
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,17 +15,6 @@ from pathlib import Path
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
 from infra.settings import settings
-
-UNUSED_SERVICES = (
-    "SCHEDULER",
-    "LATE_RUNS",
-    "CANCELLATION_CLEANUP",
-    "FOREMAN",
-    "PAUSE_EXPIRATIONS",
-    "TRIGGERS",
-    "EVENT_LOGGER",
-)
-"""A run that is started by hand needs no schedules and no triggers, only its tasks recorded."""
 
 
 class PrefectServer:
@@ -41,9 +29,7 @@ class PrefectServer:
 
     def start(self) -> subprocess.Popen[bytes]:
         database.ensure_database("prefect")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = self.port or keeper.free_port()  # the same after a crash: clients know it
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start"]
             + ["--host", "127.0.0.1", "--port", str(self.port)],
@@ -56,8 +42,7 @@ class PrefectServer:
                 "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-            }
-            | {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
+            },
         )
 
     def address(self) -> dict[str, str] | None:
@@ -71,6 +56,11 @@ class PrefectServer:
         return {"api": api, "ui": f"http://127.0.0.1:{self.port}"}
 
 
+def own() -> PrefectServer:
+    """The server of this home folder."""
+    return PrefectServer(settings().home / "prefect")
+
+
 def ensure() -> str:
     """Have a Prefect server, and let this process's Prefect use it; the address of its UI.
 
@@ -79,6 +69,6 @@ def ensure() -> str:
     os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
     if given := os.environ.get("PREFECT_API_URL"):
         return given.removesuffix("/api")
-    address = keeper.use(PrefectServer(settings().home / "prefect"))
+    address = keeper.use(own())
     os.environ["PREFECT_API_URL"] = address["api"]
     return address["ui"]

@@ -93,6 +93,31 @@ class Settings(BaseSettings):
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",
     )
 
+    gateway_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which the webhook gateway listens; another than loopback needs a "
+        "certificate or TRUSTED_PROXIES.",
+    )
+    gateway_port: int = Field(
+        default=8180, ge=0, le=65535, description="Port of the webhook gateway; 0: any free one."
+    )
+    gateway_certificate: Path | None = Field(
+        default=None, description="PEM file with the certificate chain of the webhook gateway."
+    )
+    gateway_key: Path | None = Field(
+        default=None, description="PEM file with the private key of GATEWAY_CERTIFICATE."
+    )
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Addresses or networks, divided by commas, of the proxies whose "
+        "X-Forwarded-For and X-Forwarded-Proto the webhook gateway believes.",
+    )
+    hooks_key: SecretStr | None = Field(
+        default=None,
+        description="Fernet key that encrypts the secrets of hooks; unset: the file "
+        "HOME/hooks.key, made on first use.",
+    )
+
     max_usd_per_hour: Decimal = Field(
         default=Decimal(100),
         gt=0,
@@ -131,21 +156,21 @@ class Settings(BaseSettings):
         "addresses; unset: any.",
     )
 
-    @field_validator("sky_allowed", "allowed_networks", mode="before")
+    @field_validator("sky_allowed", "allowed_networks", "trusted_proxies", mode="before")
     @classmethod
     def _divided_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
-    @field_validator("allowed_networks")
+    @field_validator("allowed_networks", "trusted_proxies")
     @classmethod
     def _known_networks(cls, value: list[str]) -> list[str]:
         for network in value:
             ip_network(network)
         return value
 
-    @field_validator("home", "serving_folder")
+    @field_validator("home", "serving_folder", "gateway_certificate", "gateway_key")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value

@@ -1,31 +1,87 @@
-"""The two commands that make and keep the services, for people and for scripts."""
+"""The commands that make and keep the services, for people and for scripts."""
 
 import json
 import signal
+import socket
+import time
 import urllib.request
 
+import httpx
 
-def test_set_up_then_kept_up_until_ctrl_c(user) -> None:
+from tests.doors import signed
+
+
+def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
+    user.settings["NIGHTSHIFT_GATEWAY_PORT"] = "0"
     told = user.json("setup")
     assert told == {"home": str(user.home), "objects": f"{user.home.as_uri()}/objects"}
     user.wait_until_nothing_runs()
+    code, out, _ = user.run("status")
+    assert code == 4 and out.count("does not run") == 4
 
+    (user.home / "up").mkdir()
+    (user.home / "up" / "1.lock").touch()  # of a process that was killed
+    assert user.json("down") == {"ended": 0}
     kept = user.start("up", "--json")
     told = json.loads(kept.stdout.readline())
     assert told["home"] == str(user.home)
-    code, out, err = user.run("setup")
-    assert code == 0 and out == "" and str(user.home) in err, out + err
+    assert all(row["running"] for row in user.json("status"))
+    names = {row["name"] for row in api(told, "deployments/filter")}
+    assert names == {"nightly-ppo", "cost-guard", "build-preferences", "dpo-training"}
+
+    secret = user.json("hooks", "create", "cost-guard")["secret"]
+    body = '{"data": {"dry_run": true}}'
+    headers = signed(secret, body)
+    deadline = time.monotonic() + 10
+    url = told["gateway"] + "cost-guard"
+    while (answer := httpx.post(url, content=body, headers=headers)).status_code == 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert answer.status_code == 202, answer.text
+    (state, run) = ended_run(told, answer.json()["status"], secret)
+    assert state == "COMPLETED"
+    assert run["parameters"] == {"parameters": {"dry_run": True}}
+    assert "hook:cost-guard" in run["tags"]
+    (row,) = user.json("hooks", "deliveries")
+    assert (row["state"], row["flow_run"]) == ("started", run["id"])
 
     another = user.start("up")
-    lines = [another.stdout.readline() for _ in range(3)]
+    lines = [another.stdout.readline() for _ in range(4)]
     assert lines[0].split() == ["Prefect", "UI", told["ui"]], "both use the same services"
-    assert str(user.home) in lines[1] and "Ctrl-C" in lines[2]
+    assert told["gateway"] in lines[1] and str(user.home) in lines[2] and "Ctrl-C" in lines[3]
     kept.send_signal(signal.SIGINT)
-    out, err = kept.communicate(timeout=60)
+    out, err = kept.communicate(timeout=100)
     assert kept.returncode == 130 and out == "" and "Traceback" not in err, out + err
-
-    with urllib.request.urlopen(told["ui"] + "/api/health", timeout=10) as answer:  # noqa: S310
-        assert json.load(answer) is True, "they stay as long as somebody uses them"
-    another.send_signal(signal.SIGINT)
+    with urllib.request.urlopen(told["ui"] + "/api/health", timeout=10) as health:  # noqa: S310
+        assert json.load(health) is True, "they stay as long as somebody uses them"
+    assert user.json("down") == {"ended": 1}
     another.communicate(timeout=60)
     user.wait_until_nothing_runs()
+
+
+def test_a_port_in_use_is_one_clear_error(user) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        user.settings["NIGHTSHIFT_GATEWAY_PORT"] = str(taken.getsockname()[1])
+        code, out, err = user.run("up", "--detach")
+    assert code == 4 and "NIGHTSHIFT_GATEWAY_PORT" in err, out + err
+    assert "Traceback" not in err
+    user.wait_until_nothing_runs()
+
+
+def api(told: dict[str, str], path: str) -> list[dict]:
+    return httpx.post(f"{told['ui']}/api/{path}", json={}, timeout=30).json()
+
+
+def ended_run(told: dict[str, str], status: str, secret: str) -> tuple[str, dict]:
+    """The flow run of a delivery once it has ended: (state, run)."""
+    deadline = time.monotonic() + 120
+    run: dict = {}
+    while not run or run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+        assert time.monotonic() < deadline, run
+        time.sleep(0.3)
+        shown = httpx.get(status, headers={"authorization": f"Bearer {secret}"}).json()
+        if shown["flow_run"]:
+            run = httpx.get(f"{told['ui']}/api/flow_runs/{shown['flow_run']}", timeout=30).json()
+    return run["state"]["type"], run

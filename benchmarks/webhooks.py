@@ -1,0 +1,156 @@
+"""Deliveries a second that the gateway accepts from 16 clients, beside pgbench inserting the row.
+
+    python -m benchmarks.webhooks
+
+Both sides write to one embedded server with its default durability (fsync on) and take turns.
+Ours: 16 connections of one process send signed Standard Webhooks over loopback HTTP to a gateway
+process, each waits for its 202 before it sends the next; every 202 is a committed row. Theirs:
+`pgbench` with 16 connections over the unix socket and prepared statements inserts the same two rows
+(delivery and run) in one statement. The senders use the same two cores. Left out: TLS, distance,
+the start of flow runs (no Prefect server answers, which costs the dispatcher its attempts).
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import psycopg
+from pydantic import SecretStr
+
+from infra import database, keeper
+from infra.database.embedded import binary
+from infra.hooks import Hook, create, secrets
+
+CLIENTS = 16
+ROUNDS = 5
+SECONDS = 5.0
+BODY = json.dumps({"type": "new", "data": {"name": "gears", "feedback_since": "12h"}})
+ROW = """
+WITH fresh AS (
+    INSERT INTO webhook_deliveries (id, hook, key, run, body) SELECT id, 'bench', id::text, id,
+        '{body}' FROM (SELECT gen_random_uuid() AS id) AS one RETURNING id
+)
+INSERT INTO hook_runs (id, hook, flow, parameters)
+SELECT id, 'bench', 'build-preferences', '{parameters}' FROM fresh;
+"""
+
+
+def request(secret: bytes) -> bytes:
+    """One signed request, as bytes."""
+    id_, at = uuid.uuid4().hex, int(time.time())
+    digest = hmac.new(secret, f"{id_}.{at}.{BODY}".encode(), hashlib.sha256).digest()
+    return (
+        f"POST /hooks/bench HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n"
+        f"webhook-id: {id_}\r\nwebhook-timestamp: {at}\r\n"
+        f"webhook-signature: v1,{base64.b64encode(digest).decode()}\r\n\r\n{BODY}"
+    ).encode()
+
+
+async def client(port: int, secret: bytes, end: float, times: list[float]) -> None:
+    """Deliver until `end`, one after the other; seconds of each go into `times`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        writer.write(request(secret))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 202"), head
+        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
+        await reader.readexactly(int(length))
+        times.append(time.monotonic() - begun)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def measure_gateway(port: int, secret: bytes) -> list[float]:
+    """Seconds of every delivery that all clients had accepted."""
+    times: list[float] = []
+    end = time.monotonic() + SECONDS
+    await asyncio.gather(*(client(port, secret, end, times) for _ in range(CLIENTS)))
+    return times
+
+
+def measure_pgbench(url: str, script: Path) -> float:
+    """Rows a second, as pgbench reports them."""
+    done = subprocess.run(
+        [binary("pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={script}"]
+        + [f"--client={CLIENTS}", "--jobs=2", f"--time={SECONDS:.0f}", url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("tps = ")]
+    return float(line.split()[2])
+
+
+def main() -> None:
+    import uvloop
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        os.environ |= {"NIGHTSHIFT_HOME": name, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+        pool = database.pool()
+        secret = secrets.fresh()
+        fields = {"name": "bench", "flows": ["build-preferences"], "per_minute": 10**9}
+        create(pool, Hook(**fields, secret=SecretStr(secret)))
+        script = folder / "row.sql"
+        given = json.dumps(json.loads(BODY)["data"])
+        script.write_text(ROW.format(body=BODY, parameters=given))
+        port = keeper.free_port()
+        gateway = subprocess.Popen([sys.executable, "-m", "deployments.gateway", str(port)])
+        theirs, ours, tails = [], [], []
+        try:
+            wait_for(port)
+            key = base64.b64decode(secret.removeprefix("whsec_"))
+            for _ in range(ROUNDS):
+                theirs.append(measure_pgbench(database.url(), script))
+                times = sorted(uvloop.run(measure_gateway(port, key)))
+                with psycopg.connect(database.url()) as connection:
+                    connection.execute("TRUNCATE webhook_deliveries, hook_runs")
+                ours.append(len(times) / SECONDS)
+                tails.append(times[int(len(times) * 0.99)] * 1000)
+        finally:
+            gateway.terminate()
+            gateway.wait()
+            database.close()
+            while (folder / "postgres" / "data" / "postmaster.pid").exists():
+                time.sleep(0.05)
+    report(ours, theirs, tails)
+
+
+def wait_for(port: int) -> None:
+    """Until the gateway answers."""
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the gateway did not start")
+
+
+def report(ours: list[float], theirs: list[float], tails: list[float]) -> None:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    rows = {"gateway_per_s": ours, "pgbench_per_s": theirs, "ratio": ratios, "p99_ms": tails}
+    print(f"{'':20}{'min':>10}{'median':>10}{'max':>10}")
+    result = {}
+    for name, values in rows.items():
+        spread = min(values), statistics.median(values), max(values)
+        result[name] = [round(value, 3) for value in spread]
+        print(f"{name:20}" + "".join(f"{value:>10.2f}" for value in spread))
+    print(json.dumps({"benchmark": "webhooks", "rounds": len(ours), **result}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""From an event to the parameters of a flow: Jinja templates, the budget, the flow's own model."""
+
+import json
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ValidationError
+
+from deployments.signatures import Event, Malformed
+from infra.hooks import Hook
+
+_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+
+
+@lru_cache(maxsize=4096)
+def compiled(template: str) -> Template:
+    """A template of a mapping. Raises jinja2.TemplateError."""
+    return _environment.from_string(template)
+
+
+def parameters(hook: Hook, model: type[BaseModel], event: Event) -> str:
+    """The flow's parameters as JSON: only what was given, checked by the flow's own model.
+
+    A hook with a mapping takes nothing but what it maps. Raises Malformed with the field named.
+    """
+    given = _render(hook.mapping, event) if hook.mapping else event.given
+    if hook.max_cost is not None and "max_cost" in model.model_fields:
+        given = {"max_cost": str(hook.max_cost)} | given
+    try:
+        checked = model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "data"
+        raise Malformed(first["msg"].removeprefix("Value error, "), field) from None
+    except (RecursionError, ArithmeticError) as error:
+        raise Malformed(str(error), "data") from None
+    cost: Decimal | None = getattr(checked, "max_cost", None)
+    if hook.max_cost is not None and cost is not None and cost > hook.max_cost:
+        raise Malformed(f"this hook may spend at most {hook.max_cost:f} dollars a run", "max_cost")
+    return _storable(checked)
+
+
+def _render(mapping: dict[str, str], event: Event) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path, template in mapping.items():
+        *above, last = path.split(".")
+        inner = values
+        for name in above:
+            inner = inner.setdefault(name, {})
+        try:
+            inner[last] = compiled(template).render(event.context)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise Malformed(f"{template}: {error}", path) from None
+    return values
+
+
+def _storable(checked: BaseModel) -> str:
+    """JSON that PostgreSQL and Prefect can keep: finite numbers, Unicode without a NUL."""
+    try:
+        values = checked.model_dump(mode="json", exclude_unset=True)
+        text = json.dumps(values, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except ValueError as error:
+        raise Malformed(f"cannot be stored: {error}", "data") from None
+    if _has_nul(values):
+        raise Malformed("holds a NUL character", "data")
+    return text
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(_has_nul(part) for part in value)
+    return isinstance(value, str) and "\0" in value

@@ -1,0 +1,189 @@
+"""What `nightshift up` runs, `status` shows and `down` ends.
+
+Every service lives under `infra.keeper`: it is started once however many `up` there are, started
+anew when it crashes, and ended when the last `up` has gone, however that went. So there is no pid
+file that could be stale: an `up` is there while it holds the lock on its file in HOME/up.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deployments.gateway import Gateway
+from infra import database, keeper, prefect_server
+from infra.errors import ServiceUnavailable
+from infra.keeper import Service
+from infra.settings import REPOSITORY, settings
+
+POOL = "local"
+NAME = "nightshift"
+DEPLOY_SECONDS = 180
+
+
+class Worker:
+    """A Prefect worker of the work pool `local`: runs the flows of deployments on this machine."""
+
+    death_signal = signal.SIGTERM
+    error = ServiceUnavailable
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"]
+            + ["--pool", POOL, "--type", "process", "--name", NAME]
+            + ["--limit", str(max(2, os.cpu_count() or 2))],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=keeper.die_with_parent(self.death_signal),
+            cwd=REPOSITORY,
+            env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1"},
+        )
+
+    def address(self) -> dict[str, str] | None:
+        try:
+            workers = _ask(f"work_pools/{POOL}/workers/filter", {})
+        except OSError:
+            return None
+        online = [one["name"] for one in workers if one["status"] == "ONLINE"]
+        return {"pool": POOL} if NAME in online else None
+
+
+def _ask(path: str, content: dict[str, Any]) -> Any:
+    """POST to the Prefect API. Raises OSError."""
+    asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
+        f"{os.environ['PREFECT_API_URL']}/{path}",
+        data=json.dumps(content).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+        asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def services() -> dict[str, Service]:
+    """What `up` runs here, in the order in which it starts."""
+    home = settings().home
+    own: dict[str, Service] = {}
+    if settings().database_url is None:
+        own["PostgreSQL"] = database.embedded()
+    server = prefect_server.own()
+    if os.environ.get("PREFECT_API_URL") in (None, keeper.told(server).get("api")):
+        own["Prefect"] = server
+    return own | {"worker": Worker(home / "worker"), "gateway": Gateway(home / "gateway")}
+
+
+def start_all() -> dict[str, str]:
+    """Start everything and deploy prefect.yaml; the addresses. Raises ServiceUnavailable."""
+    database.pool()
+    ui = prefect_server.ensure()
+    running = services()
+    with contextlib.suppress(urllib.error.HTTPError):  # 409: it is there
+        _ask("work_pools/", {"name": POOL, "type": "process"})
+    deploying = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = keeper.use(running["gateway"])["url"]
+        keeper.use(running["worker"])
+        out, _ = deploying.communicate(timeout=DEPLOY_SECONDS)
+    finally:
+        if deploying.poll() is None:
+            deploying.kill()
+            deploying.communicate()
+    if deploying.returncode:
+        raise ServiceUnavailable(
+            f"the deployments of prefect.yaml cannot be made: {out.strip()[-800:]}",
+            "Mend prefect.yaml, then `nightshift up` again.",
+        )
+    return {"ui": ui, "gateway": f"{address}/hooks/", "home": str(settings().home)}
+
+
+def end_all() -> None:
+    """End the gateway and the worker first, so that they can still tell the server."""
+    database.close()
+    for service in reversed(list(services().values())):
+        keeper.leave(service)
+        keeper.wait_for_end(service)
+
+
+def status() -> list[dict[str, Any]]:
+    """Each service, whether it runs, and where."""
+    rows = []
+    for name, service in services().items():
+        told = keeper.told(service)
+        where = told.get("ui") or told.get("url") or told.get("host") or told.get("pool") or ""
+        rows.append({"service": name, "running": bool(told), "where": where})
+    return rows
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[None]:
+    """Be known as an `up`: a file named by the process, locked for as long as it lives."""
+    file = settings().home / "up" / f"{os.getpid()}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def end_others() -> int:
+    """End every `up` of this home folder and wait; how many there were."""
+    ended = 0
+    for file in (settings().home / "up").glob("*.lock"):
+        if not keeper.is_locked(file):
+            file.unlink(missing_ok=True)  # its process was killed
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.stem), signal.SIGTERM)
+        ended += 1
+        deadline = time.monotonic() + 3 * keeper.END_SECONDS
+        while file.exists() and keeper.is_locked(file):
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(f"process {file.stem} does not end", "Kill it.")
+            time.sleep(0.05)
+    return ended
+
+
+def detach() -> dict[str, str]:
+    """Start an `up` that outlives this process; its addresses once it has them."""
+    log = settings().home / "up" / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.cli", "up", "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            text=True,
+        )
+    keeper.outlives(process)
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline() or "{}")
+    process.stdout.close()
+    if "ui" not in told:
+        raise ServiceUnavailable(
+            told.get("message", "`nightshift up` ended"), told.get("remedy") or f"Read {log}."
+        )
+    return told

@@ -1,0 +1,161 @@
+"""Who sent a delivery and what it says: Standard Webhooks, GitHub, CloudEvents.
+
+Every comparison takes the same time whatever is wrong, and every refusal looks the same outside:
+`Refused` is for the log, the sender learns nothing from it.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from infra.hooks import Form
+
+LONGEST_KEY = 512
+STRUCTURED = "application/cloudevents+json"
+
+
+class Refused(Exception):
+    """The sender did not prove to know the secret, or is too late. For the log only."""
+
+
+class Malformed(Exception):
+    """A known sender's delivery that cannot be read; `field` names what is wrong."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Event:
+    """What was delivered.
+
+    `key` is the same for the same event however often it comes, `given` are the parameters that
+    it brings, `context` is what the templates of a mapping see: `body`, `data`, `type`, `id`.
+    """
+
+    key: str
+    given: dict[str, Any]
+    context: dict[str, Any]
+
+
+def verify(form: Form, secrets: list[str], headers: Mapping[str, str], body: bytes) -> None:
+    """Raises Refused unless one of the `secrets` signed the `body`."""
+    if form == "github":
+        _verify_github(secrets, headers, body)
+    elif form == "cloudevents" and "webhook-signature" not in headers:
+        _verify_bearer(secrets, headers)
+    else:
+        _verify_standard(secrets, headers, body)
+
+
+def _verify_standard(secrets: list[str], headers: Mapping[str, str], body: bytes) -> None:
+    reason: Exception | None = None
+    for secret in secrets:
+        try:
+            Webhook(secret).verify(body, dict(headers), json_parse=False)
+            return
+        except (WebhookVerificationError, ValueError) as error:
+            reason = error
+    raise Refused(str(reason))
+
+
+def _verify_github(secrets: list[str], headers: Mapping[str, str], body: bytes) -> None:
+    given = headers.get("x-hub-signature-256", "").encode()
+    good = [
+        hmac.compare_digest(
+            b"sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode(), given
+        )
+        for secret in secrets
+    ]
+    if not any(good):
+        raise Refused("No matching signature found")
+
+
+def _verify_bearer(secrets: list[str], headers: Mapping[str, str]) -> None:
+    if not is_bearer(secrets, headers):
+        raise Refused("No matching bearer token")
+
+
+def is_bearer(secrets: list[str], headers: Mapping[str, str]) -> bool:
+    """Whether `Authorization: Bearer` holds one of the secrets."""
+    given = headers.get("authorization", "").encode()
+    good = [hmac.compare_digest(f"Bearer {secret}".encode(), given) for secret in secrets]
+    return any(good)
+
+
+def read(form: Form, headers: Mapping[str, str], body: bytes) -> Event:
+    """The event in a verified delivery. Raises Malformed."""
+    if form == "github":
+        # GitHub signs neither a time nor the id, so the signed bytes themselves are the identity.
+        content = _object(_json(body), "body")
+        key = "sha256:" + hashlib.sha256(body).hexdigest()
+        return Event(
+            key,
+            {},
+            {
+                "body": content,
+                "data": content,
+                "type": headers.get("x-github-event", ""),
+                "id": headers.get("x-github-delivery", ""),
+            },
+        )
+    return _cloud_event(headers, body) if form == "cloudevents" else _standard(headers, body)
+
+
+def _standard(headers: Mapping[str, str], body: bytes) -> Event:
+    """`{"type": ..., "timestamp": ..., "data": {...}}`, as the specification has it."""
+    content = _object(_json(body), "body")
+    if "data" not in content:
+        raise Malformed("the body has no `data`, which holds the parameters", "data")
+    data = _object(content["data"], "data")
+    key = _key(headers["webhook-id"], "webhook-id")
+    return Event(
+        key, data, {"body": content, "data": data, "type": content.get("type", ""), "id": key}
+    )
+
+
+def _cloud_event(headers: Mapping[str, str], body: bytes) -> Event:
+    """CloudEvents 1.0 over HTTP, structured or binary; source and id make an event."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED:
+        event = _object(_json(body), "body")
+    else:
+        event: dict[str, Any] = {
+            name.removeprefix("ce-"): unquote(value)
+            for name, value in headers.items()
+            if name.startswith("ce-")
+        }
+        event["data"] = _json(body) if body else None
+    for name in ("specversion", "id", "source", "type"):
+        if not isinstance(event.get(name), str) or not event[name]:
+            raise Malformed(f"the event has no `{name}`", name)
+    if event["specversion"] != "1.0":
+        raise Malformed("only CloudEvents 1.0 are read", "specversion")
+    data = _object(event.get("data") or {}, "data")
+    key = _key(json.dumps([event["source"], event["id"]]), "id")
+    return Event(key, data, {"body": event, "data": data, "type": event["type"], "id": event["id"]})
+
+
+def _key(text: str, field: str) -> str:
+    if len(text) > LONGEST_KEY or not text.isprintable():
+        raise Malformed(f"must be printable and at most {LONGEST_KEY} characters", field)
+    return text
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the body is no JSON: {error}", "body") from None
+
+
+def _object(value: Any, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Malformed("must be a JSON object", field)
+    return value

@@ -1,0 +1,250 @@
+"""The webhook gateway: `POST /hooks/<hook>` by other systems becomes a flow run.
+
+    python -m deployments.gateway 8180        (nightshift up runs it)
+
+Accepted means stored: one writer commits all deliveries that wait in one transaction, and only
+then are they answered with 202. `deployments.dispatch` starts their runs.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+from uuid import UUID
+
+import psycopg
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import JSONResponse, Response
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from starlette.requests import ClientDisconnect
+
+from deployments import mapping, signatures
+from deployments.cli import flow_names, parameter_model
+from deployments.gateway_answers import ANSWERS, BODY, REJECTED, problem
+from deployments.signatures import Malformed, Refused
+from infra import database, hooks
+from infra.hooks import Hook, deliveries, secrets
+from infra.hooks.deliveries import AsyncPool, Delivery
+
+audit = logging.getLogger("nightshift.audit")
+
+BODY_LIMIT = 1_000_000
+BODY_SECONDS = 10
+BATCH = 256
+WAITING_LIMIT = 4096
+REFRESH_SECONDS = 1.0
+Name = Annotated[str, Path(max_length=63)]
+
+
+class Writer:
+    """Commits deliveries in batches: while one batch is being committed, the next one gathers."""
+
+    def __init__(self, pool: AsyncPool) -> None:
+        self.pool = pool
+        self.waiting: asyncio.Queue[tuple[Delivery, asyncio.Future[UUID]]] = asyncio.Queue(
+            WAITING_LIMIT
+        )
+
+    async def store(self, delivery: Delivery) -> UUID:
+        """Its id once it is on disk. Raises QueueFull, psycopg.Error, PoolTimeout."""
+        answer: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
+        self.waiting.put_nowait((delivery, answer))
+        return await answer
+
+    async def run(self) -> None:
+        while True:
+            batch = [await self.waiting.get()]
+            while len(batch) < BATCH and not self.waiting.empty():
+                batch.append(self.waiting.get_nowait())
+            try:
+                ids = await deliveries.store(self.pool, [delivery for delivery, _ in batch])
+            except (psycopg.Error, PoolTimeout) as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for (_, answer), id_ in zip(batch, ids, strict=True):
+                    if not answer.done():
+                        answer.set_result(id_)
+
+
+class Gateway:
+    """What the requests share: the hooks as they are in the database, and the writer."""
+
+    def __init__(self, pool: AsyncPool) -> None:
+        self.pool = pool
+        self.writer = Writer(pool)
+        self.hooks: dict[str, Hook] = {}
+        self.tokens: dict[str, tuple[float, float]] = {}
+        self.nobody = Hook(name="nobody", flows=["none"], secret=secrets.fresh())  # pyright: ignore
+        self.models = {name: parameter_model(name) for name in flow_names()}
+
+    async def read_hooks(self) -> None:
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(f"SELECT {hooks.COLUMNS} FROM hooks".encode())  # noqa: S608
+            self.hooks = {row["name"]: hooks.from_row(row) for row in await cursor.fetchall()}
+
+    async def keep_hooks_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self.read_hooks()
+            except (psycopg.Error, PoolTimeout):
+                continue  # the writer refuses deliveries while there is no database
+
+    def take_token(self, hook: Hook) -> float:
+        """0 if the hook may deliver now, else in how many seconds: a token bucket."""
+        now, rate = time.monotonic(), hook.per_minute / 60
+        left, since = self.tokens.get(hook.name, (float(hook.per_minute), now))
+        left = min(float(hook.per_minute), left + (now - since) * rate)
+        if left < 1:
+            return (1 - left) / rate
+        self.tokens[hook.name] = left - 1, now
+        return 0
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    from deployments.dispatch import dispatch
+
+    pool: AsyncPool = AsyncConnectionPool(
+        database.url(),
+        min_size=2,
+        max_size=4,
+        open=False,
+        timeout=5,
+        kwargs={"autocommit": True, "row_factory": dict_row},
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(pool)
+        gateway = app.state.gateway = Gateway(pool)
+        await gateway.read_hooks()
+        tasks = [
+            asyncio.create_task(work)
+            for work in (gateway.writer.run(), gateway.keep_hooks_fresh(), dispatch(pool))
+        ]
+        for task in tasks:
+            task.add_done_callback(_end_with)
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_with(task: "asyncio.Task[None]") -> None:
+    """A gateway without its writer or dispatcher is worse than none: the keeper starts another."""
+    if not task.cancelled():
+        logging.getLogger("nightshift").critical("the gateway ends", exc_info=task.exception())
+        os._exit(1)
+
+
+app = FastAPI(title="Nightshift webhooks", lifespan=lifespan, docs_url=None, redoc_url=None)
+
+
+@app.post("/hooks/{hook}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+async def deliver(request: Request, hook: Name) -> Response:
+    """Start the hook's first flow."""
+    return await receive(request, hook, None)
+
+
+@app.post("/hooks/{hook}/{flow}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+async def deliver_to(request: Request, hook: Name, flow: Name) -> Response:
+    """Start one of the flows that the hook may start."""
+    return await receive(request, hook, flow)
+
+
+@app.get("/deliveries/{delivery}", responses={404: REJECTED})
+async def status(request: Request, delivery: str) -> Response:
+    """What became of a delivery; `Authorization: Bearer` with the secret of its hook."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        row = await deliveries.find(gateway.pool, UUID(delivery))
+    except ValueError:
+        row = None
+    except (psycopg.Error, PoolTimeout):
+        return problem(503, "the database does not answer", retry_after=5)
+    hook = gateway.hooks.get(row["hook"]) if row else None
+    if not signatures.is_bearer((hook or gateway.nobody).secrets, request.headers) or not row:
+        return problem(404, "not found")
+    shown = ("id", "hook", "flow", "state", "flow_run", "error", "received_at")
+    return JSONResponse(json.loads(json.dumps({name: row[name] for name in shown}, default=str)))
+
+
+@app.get("/health")
+async def health(request: Request) -> Response:
+    """Whether deliveries can be stored."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        async with gateway.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+    except (psycopg.Error, PoolTimeout):
+        return problem(503, "the database does not answer", retry_after=5)
+    return JSONResponse(True)
+
+
+async def receive(request: Request, name: str, flow: str | None) -> Response:
+    """Verify, read, check, store, answer."""
+    gateway: Gateway = request.app.state.gateway
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _body(request)
+    except TimeoutError:
+        return problem(408, "the body took too long", close=True)
+    except ClientDisconnect:
+        return problem(400, "the body is not whole", close=True)
+    if body is None:
+        return problem(413, f"the body has more than {BODY_LIMIT} bytes", close=True)
+    hook = gateway.hooks.get(name, gateway.nobody)
+    try:
+        signatures.verify(hook.form, hook.secrets, request.headers, body)
+        if hook is gateway.nobody or (flow or hook.flows[0]) not in hook.flows:
+            raise Refused("no such hook, or not its flow")
+    except Refused as refusal:
+        _refuse(request, name, str(refusal))
+        return problem(401, "not authorised")
+    if seconds := gateway.take_token(hook):
+        _refuse(request, name, "rate limit")
+        return problem(429, f"at most {hook.per_minute} a minute", retry_after=seconds)
+    if hook.form == "github" and request.headers.get("x-github-event") == "ping":
+        return JSONResponse({"pong": True})
+    return await _accept(request, gateway, hook, flow or hook.flows[0], body)
+
+
+async def _accept(
+    request: Request, gateway: Gateway, hook: Hook, flow: str, body: bytes
+) -> Response:
+    try:
+        event = signatures.read(hook.form, request.headers, body)
+        given = mapping.parameters(hook, gateway.models[flow], event)
+    except Malformed as error:
+        return problem(400, str(error), field=error.field)
+    delivery = Delivery(hook.name, event.key, flow, body, given, hook.debounce)
+    try:
+        id_ = await gateway.writer.store(delivery)
+    except asyncio.QueueFull:
+        return problem(503, "too many deliveries wait", retry_after=1)
+    except (psycopg.Error, PoolTimeout):
+        return problem(503, "the database does not answer", retry_after=5)
+    url = f"{request.base_url}deliveries/{id_}"
+    return JSONResponse({"delivery": str(id_), "status": url}, 202, {"Location": url})
+
+
+async def _body(request: Request) -> bytes | None:
+    """The whole body, or None if it is larger than BODY_LIMIT."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_LIMIT:
+            return None
+    return bytes(body)
+
+
+def _refuse(request: Request, hook: str, reason: str) -> None:
+    """A line of the audit log. What came from outside is quoted as JSON."""
+    address = request.client.host if request.client else ""
+    audit.warning(json.dumps({"refused": hook, "from": address, "because": reason}))

@@ -1,0 +1,77 @@
+"""The gateway's OpenAPI document is kept whatever comes in: schemathesis, half of it signed.
+
+NIGHTSHIFT_SCHEMA_CASES is how many cases (default 100).
+"""
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import response_schema_conformance
+
+from infra import database as db
+from infra.hooks import secrets
+from infra.settings import settings as ours
+from tests.doors import Door, make_hook, open_door, signed
+from tests.users import reachable_folder
+
+CASES = int(os.environ.get("NIGHTSHIFT_SCHEMA_CASES", "100"))
+
+
+@pytest.fixture(scope="module")
+def door(postgres: str) -> Iterator[tuple[Door, str, str]]:
+    """A gateway with a hook: (door, name, secret)."""
+    with reachable_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(folder))
+        patch.setenv("NIGHTSHIFT_DATABASE_URL", postgres.format("test_gateway_schema"))
+        ours.cache_clear()
+        secrets.decrypt.cache_clear()
+        hook = make_hook(db.pool(), per_minute=10**6)
+        db.close()
+        with open_door(folder) as opened:
+            yield opened, hook.name, hook.secret.get_secret_value()
+    ours.cache_clear()
+
+
+@pytest.mark.timeout(1800)
+def test_no_request_makes_it_fail(door: tuple[Door, str, str]) -> None:
+    opened, name, secret = door
+    schema = schemathesis.openapi.from_url(f"{opened.url}/openapi.json")
+    codes: dict[int, int] = {}
+    operations = [one.ok() for one in schema.get_all_operations()]
+    for operation in operations:
+        cases = CASES // (2 * len(operations)) + 1
+        attempt(operation, cases, codes)
+        if operation.method.upper() == "POST":
+            attempt(operation, cases, codes, name, secret)
+    print(codes)
+    assert {202, 400, 401, 404} <= set(codes), codes
+
+
+def attempt(operation, cases: int, codes: dict[int, int], name: str = "", secret: str = "") -> None:
+    """Send generated requests, signed for the hook `name` if there is one; count the answers."""
+
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def check(case) -> None:
+        if name:
+            parameters = {"hook": name, "flow": "build-preferences"}
+            case.path_parameters = {one: parameters[one] for one in case.path_parameters}
+            body = json.dumps({"data": case.body if isinstance(case.body, dict) else {}})
+            answer = case.call(data=body.encode(), headers=signed(secret, body))
+        else:
+            answer = case.call()
+        codes[answer.status_code] = codes.get(answer.status_code, 0) + 1
+        assert answer.status_code < 500, answer.text
+        case.validate_response(answer, checks=[response_schema_conformance])
+
+    check()

@@ -1,0 +1,88 @@
+"""Secrets of hooks and the queue of their deliveries, on the real PostgreSQL."""
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from cryptography.fernet import Fernet
+
+from infra import hooks
+from infra.database import Pool
+from infra.errors import InputError, SettingsError
+from infra.hooks import deliveries, secrets
+from infra.settings import settings
+from tests.doors import make_hook
+
+
+def test_a_rotated_secret_and_the_old_one_for_a_while(database: Pool) -> None:
+    hook = make_hook(database)
+
+    def now() -> list[str]:
+        with database.connection() as connection:
+            row = connection.execute("SELECT * FROM hooks").fetchone()
+        assert row is not None
+        assert hook.secret.get_secret_value().encode() not in bytes(row["secret"])
+        return hooks.from_row(dict(row)).secrets
+
+    assert now() == [hook.secret.get_secret_value()]
+    second = hooks.rotate(database, hook.name, timedelta(hours=1))
+    assert now() == [second, hook.secret.get_secret_value()]
+    third = hooks.rotate(database, hook.name, timedelta(0))
+    assert now() == [third]
+    with pytest.raises(InputError):
+        hooks.rotate(database, "none", timedelta(0))
+    with pytest.raises(InputError):
+        make_hook(database, name=hook.name)
+
+
+def test_the_key_is_private_and_another_one_is_refused(
+    database: Pool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encrypted = secrets.encrypt("whsec_abc")
+    assert (home / "hooks.key").stat().st_mode & 0o777 == 0o600
+    assert secrets.decrypt(encrypted) == "whsec_abc"
+    secrets.decrypt.cache_clear()
+    monkeypatch.setenv("NIGHTSHIFT_HOOKS_KEY", Fernet.generate_key().decode())
+    settings.cache_clear()
+    with pytest.raises(SettingsError, match="another key"):
+        secrets.decrypt(encrypted)
+    monkeypatch.setenv("NIGHTSHIFT_HOOKS_KEY", "short")
+    settings.cache_clear()
+    with pytest.raises(SettingsError, match="no Fernet key"):
+        secrets.encrypt("x")
+
+
+def test_two_dispatchers_claim_each_run_once(database: Pool) -> None:
+    from psycopg.rows import dict_row
+    from psycopg_pool import AsyncConnectionPool
+
+    hook = make_hook(database)
+
+    async def both() -> None:
+        pool = AsyncConnectionPool(
+            os.environ["NIGHTSHIFT_DATABASE_URL"],
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row},
+        )
+        async with pool:
+            batch = [
+                deliveries.Delivery(hook.name, f"k{n % 20}", "build-preferences", b"", "{}",
+                                    timedelta(0))
+                for n in range(40)
+            ]  # fmt: skip
+            ids = await deliveries.store(pool, batch)
+            assert ids[:20] == ids[20:] and len(set(ids)) == 20, "duplicates within a batch"
+            claims = await asyncio.gather(*(deliveries.claim(pool, 8) for _ in range(4)))
+            runs = [row["id"] for claim in claims for row in claim]
+            assert len(runs) == len(set(runs)) == 20
+            await deliveries.refused(pool, runs[0], "no")
+            await deliveries.started(pool, runs[1], uuid4())
+            await deliveries.again(pool, runs[2], 1, "down")
+            await asyncio.sleep(0.6)
+            (due,) = await deliveries.claim(pool, 8)
+            assert due["id"] == runs[2] and due["attempts"] == 2
+
+    asyncio.run(both())
