@@ -15,6 +15,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import math
 import os
 import shlex
 import signal
@@ -552,8 +553,9 @@ def _wish(resources: Resources) -> str:
 
 
 def _fuse_minutes(reservation: Reserved) -> int:
+    """Rounded up: the watchdog on the node is to come first, so that the job can checkpoint."""
     left = reservation.expires_at - datetime.now(UTC)
-    return max(1, int(left.total_seconds() / 60))
+    return max(1, math.ceil(left.total_seconds() / 60))
 
 
 def _record(place: str) -> Any:

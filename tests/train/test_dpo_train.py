@@ -88,6 +88,17 @@ def test_every_variant_learns(run_job, llama, dataset, change):
         assert outcome.metrics["quantised"] == 1
 
 
+def test_the_likelihood_of_the_chosen_is_added_by_its_weight(run_job, llama, dataset):
+    still = {**TRAINING, "max_steps": 1, "learning_rate": 1e-9}
+    added = []
+    for weight in (1.0, 3.0):
+        config = {**still, "sft_weight": weight}
+        files = {"base": llama, "dataset": dataset}
+        _, outcome = run_job(train.program, DPOConfig, "dpo.train", config, **files)
+        added.append(outcome.metrics["loss"] - 0.6931)
+    assert added[0] > 1 and added[1] == pytest.approx(3 * added[0], rel=1e-3)
+
+
 def test_chats_are_trained_with_the_template_or_refused(run_job, llama, write_lines, tmp_path):
     ask = [{"role": "user", "content": "say"}]
     rows = [
