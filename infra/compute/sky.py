@@ -660,10 +660,17 @@ def _end_orphans() -> None:
                 continue
             ports = {one.laddr.port for one in process.net_connections("tcp") if one.laddr}
             session = os.getsid(process.pid)
-            if port in ports and not psutil.pid_exists(session):
+            if port in ports and not _lives(session):
                 log.warning("ending what a killed SkyPilot API server left")
                 os.killpg(session, signal.SIGKILL)
                 return
+
+
+def _lives(pid: int) -> bool:
+    """A child of ours that was killed is there as a zombie until it is waited for."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _explain(error: BaseException) -> LaunchError:
