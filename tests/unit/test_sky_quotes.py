@@ -1,6 +1,7 @@
 """What becomes of SkyPilot's offers and errors, without SkyPilot."""
 
 import os
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,3 +102,13 @@ def test_lists_in_settings_are_divided_by_commas(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", "10.0.0.0/8,everywhere")
     with pytest.raises(ValueError, match="everywhere"):
         Settings()
+
+
+def test_a_killed_child_that_nobody_waited_for_is_dead() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    assert sky._lives(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
+    assert not sky._lives(child.pid)
+    child.wait()
+    assert not sky._lives(child.pid)
