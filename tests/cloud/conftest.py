@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -115,5 +116,9 @@ def purse(pool: db.Pool, sky: SkyLauncher, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """SkyPilot and what it imports use much that is deprecated."""
+    """SkyPilot and what it imports use much that is deprecated, and leave processes to themselves.
+
+    What is found at the very end falls under the filter of the process, no longer under pytest's.
+    """
+    warnings.simplefilter("ignore")
     config.addinivalue_line("filterwarnings", "ignore")
