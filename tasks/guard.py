@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra import database, ledger
 from infra.compute import attempts
 from infra.compute.attempts import Attempt
-from infra.compute.sky import SkyLauncher
+from infra.compute.sky.launcher import SkyLauncher
 from infra.database import Pool
 from infra.errors import LaunchError
 from infra.ledger import Budget, DailyCharge

@@ -17,7 +17,7 @@ import psycopg
 from infra import database, interruption, jobs, ledger
 from infra.compute.launcher import Handle, JobStatus, Launcher, Quote
 from infra.compute.local import LocalLauncher
-from infra.compute.sky import SkyLauncher
+from infra.compute.sky.launcher import SkyLauncher
 from infra.database import Pool
 from infra.errors import (
     REMEDY_MARK,

@@ -13,7 +13,7 @@ import psycopg
 import sky
 
 from infra import database
-from infra.compute.sky import LABEL, RESERVATION_LABEL
+from infra.compute.sky.task import LABEL, RESERVATION_LABEL
 
 LAUNCHES = ("launch", "jobs.launch", "jobs.pool_apply", "serve.up", "serve.update")
 

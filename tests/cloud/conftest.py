@@ -19,7 +19,7 @@ import pytest
 
 from infra import database as db
 from infra import ledger, runs
-from infra.compute.sky import SkyLauncher
+from infra.compute.sky.launcher import SkyLauncher
 from infra.settings import settings
 from tasks import launch, reconcile
 from tasks.purse import Purse, fill

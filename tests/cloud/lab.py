@@ -11,7 +11,8 @@ from collections.abc import Callable
 import psutil
 
 from infra import database as db
-from infra.compute.sky import SkyLauncher, _end_orphans
+from infra.compute.sky.api import end_orphans
+from infra.compute.sky.launcher import SkyLauncher
 from infra.settings import settings
 from jobs.contract import JobSpec, Resources
 from tasks.purse import Purse
@@ -34,7 +35,7 @@ def stop_api_server() -> None:
     import sky
 
     sky.api_stop()
-    _end_orphans()
+    end_orphans()
 
 
 def launcher(pool: db.Pool) -> SkyLauncher:

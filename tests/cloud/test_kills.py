@@ -12,7 +12,7 @@ import pytest
 
 from infra import jobs
 from infra.compute import attempts
-from infra.compute.sky import SkyLauncher
+from infra.compute.sky.launcher import SkyLauncher
 from tasks import launch
 from tasks.purse import Purse
 from tasks.reconcile import reconcile

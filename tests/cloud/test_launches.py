@@ -9,11 +9,11 @@ from decimal import Decimal
 
 import pytest
 
-import infra.compute.sky
+import infra.compute.sky.task
 from infra import jobs, ledger, objects
 from infra.compute import attempts
 from infra.compute.mirror import Mirror
-from infra.compute.sky import SkyLauncher
+from infra.compute.sky.launcher import SkyLauncher
 from infra.errors import EnvironmentBuildError, JobFailed, JobStopped, LaunchError
 from infra.settings import settings
 from jobs.contract import Resources
@@ -58,7 +58,9 @@ def test_a_failing_job_is_red_with_its_own_error(purse: Purse) -> None:
 def test_a_failing_setup_is_red_with_its_last_lines(
     purse: Purse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.compute.sky, "SETUP", "echo no such package {environment}; exit 3")
+    monkeypatch.setattr(
+        infra.compute.sky.task, "SETUP", "echo no such package {environment}; exit 3"
+    )
     with pytest.raises(JobFailed, match="no such package node"):
         launch.run_job(job(purse), purse)
     assert queue() == []

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from infra.compute import sky
+from infra.compute.sky import api, quotes
+from infra.compute.sky.launcher import SkyLauncher
 from infra.errors import LaunchError, NoCapacity
 from infra.settings import Settings, settings
 from jobs.contract import Resources
@@ -34,7 +35,9 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "vms.csv"
     path.write_text("InstanceType,Price\n")
     monkeypatch.setattr(
-        sky.importlib, "import_module", lambda _: SimpleNamespace(get_catalog_path=lambda _: path)
+        quotes.importlib,
+        "import_module",
+        lambda _: SimpleNamespace(get_catalog_path=lambda _: path),
     )
     os.utime(path, (time.time() - 60,) * 2)
     settings.cache_clear()
@@ -43,7 +46,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_quote_is_the_catalogues_price_rounded_up_and_its_age(catalogue: Path) -> None:
     wanted = Resources(accelerators={"H100": 8}, use_spot=True)
-    quote = sky._quote(offer(12.34561), wanted, "aws/eu-west-1")
+    quote = quotes._quote(offer(12.34561), wanted, "aws/eu-west-1")
     assert quote.hourly_usd == Decimal("12.3457") and quote.spot and quote.instance_type == "p5"
     assert quote.priced_at and datetime.now(UTC) - quote.priced_at > timedelta(seconds=59)
 
@@ -51,28 +54,28 @@ def test_a_quote_is_the_catalogues_price_rounded_up_and_its_age(catalogue: Path)
 @pytest.mark.parametrize("price", [0, 0.0, -1])
 def test_no_price_is_an_error_and_not_zero(catalogue: Path, price: float) -> None:
     with pytest.raises(LaunchError, match="has no price"):
-        sky._quote(offer(price), Resources(), "slurm/local")
+        quotes._quote(offer(price), Resources(), "slurm/local")
 
 
 def test_a_catalogue_that_cannot_be_read_is_an_error(catalogue: Path) -> None:
     with pytest.raises(LaunchError, match="has no price: no such row"):
-        sky._quote(offer(ValueError("no such row")), Resources(), "aws/eu-west-1")
+        quotes._quote(offer(ValueError("no such row")), Resources(), "aws/eu-west-1")
 
 
 def test_a_stale_price_is_an_error(catalogue: Path) -> None:
     os.utime(catalogue, (time.time() - 25 * 3600,) * 2)
     with pytest.raises(LaunchError, match="NIGHTSHIFT_SKY_PRICE_MAX_AGE_HOURS"):
-        sky._quote(offer(1), Resources(), "aws/eu-west-1")
+        quotes._quote(offer(1), Resources(), "aws/eu-west-1")
 
 
 def test_offers_are_sorted_and_those_that_are_refused_are_named(
     catalogue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offers = [offer(9, "aws/b"), offer(3, "gcp/a"), offer(101, "aws/c"), offer(5, "aws/d")]
-    monkeypatch.setattr(sky, "_offers", lambda _: offers)
+    monkeypatch.setattr(quotes, "_offers", lambda _: offers)
     monkeypatch.setenv("NIGHTSHIFT_SKY_ALLOWED", "aws/*, slurm/*")
     settings.cache_clear()
-    launcher = sky.SkyLauncher(None)  # type: ignore[arg-type]
+    launcher = SkyLauncher(None)  # type: ignore[arg-type]
     assert [one.region for one in launcher.quotes(Resources())] == ["aws/d", "aws/b"]
     offers[:] = [offer(3, "gcp/a"), offer(101, "aws/c")]
     with pytest.raises(LaunchError, match=r"MAX_USD_PER_HOUR.*gcp/a is not in NIGHTSHIFT_SKY"):
@@ -91,7 +94,7 @@ def test_offers_are_sorted_and_those_that_are_refused_are_named(
     ],
 )
 def test_what_skypilot_raises_is_told_in_one_clear_line(name: str, says: str) -> None:
-    explained = sky._explain(type(name, (Exception,), {})("quota\n   of zero"))
+    explained = api.explain(type(name, (Exception,), {})("quota\n   of zero"))
     assert says in explained.message and "quota of zero" in explained.message + "quota of zero"
     assert isinstance(explained, NoCapacity) == (name == "ResourcesUnavailableError")
 
@@ -106,9 +109,9 @@ def test_lists_in_settings_are_divided_by_commas(monkeypatch: pytest.MonkeyPatch
 
 def test_a_killed_child_that_nobody_waited_for_is_dead() -> None:
     child = subprocess.Popen(["sleep", "60"])
-    assert sky._lives(child.pid)
+    assert api._lives(child.pid)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
-    assert not sky._lives(child.pid)
+    assert not api._lives(child.pid)
     child.wait()
-    assert not sky._lives(child.pid)
+    assert not api._lives(child.pid)
