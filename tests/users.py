@@ -149,9 +149,18 @@ def user(tmp_path: Path, unseen_model: Path, train_python: Path) -> User:
 
 @pytest.fixture(scope="module")
 def careless_user(unseen_model: Path, train_python: Path) -> Iterator[User]:
-    """One user, and so one database, for many wrong inputs."""
+    """One user for many wrong inputs, whose PostgreSQL and Prefect server stay up meanwhile."""
     with reachable_folder() as folder:
-        yield settle_in(folder, unseen_model, train_python)
+        user = settle_in(folder, unseen_model, train_python)
+        with subprocess.Popen(
+            [sys.executable, "-c", "from infra import prefect_server as p; p.ensure(); input()"],
+            cwd=REPOSITORY,
+            env=user.environment(),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ):
+            yield user
+        user.wait_until_nothing_runs()
 
 
 CYCLE = (

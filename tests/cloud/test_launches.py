@@ -94,6 +94,16 @@ def test_a_flow_killed_while_its_machine_is_made_is_taken_up(purse: Purse) -> No
     assert len(attempts.of_job(purse.pool, wanted.key)) == 1
 
 
+def test_a_node_that_is_taken_away_while_it_is_made_is_asked_for_again(purse: Purse) -> None:
+    wanted = job(purse, steps=4, seconds=0.1)
+    taking = threading.Thread(target=lambda: (until(lambda: "RUNNING" in str(queue())), cancel()))
+    taking.start()
+    assert launch.run_job(wanted, purse).metrics == {"total": 6.0}
+    taking.join()
+    first, second = attempts.of_job(purse.pool, wanted.key)
+    assert first.error and first.submitted_at is None and second.error is None
+
+
 def test_an_api_server_killed_while_a_machine_is_made(purse: Purse) -> None:
     """Reproduces a leak of SkyPilot's: the allocation goes on, the server cannot start again."""
     wanted = job(purse, steps=60, seconds=0.1)

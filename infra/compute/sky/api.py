@@ -20,6 +20,10 @@ log = logging.getLogger("nightshift")
 CALL_ATTEMPTS = 5
 
 
+class SkyPilotError(LaunchError):
+    """What SkyPilot raised without a cause that we know."""
+
+
 def record(place: str) -> Any:
     """SkyPilot's record of a machine, refreshed from the provider; None if there is none."""
     found = call(lambda sky: sky.status([place], refresh=sky.StatusRefreshMode.FORCE))
@@ -163,7 +167,7 @@ def explain(error: BaseException) -> LaunchError:
                 "Let this machine reach it once, or put it into ~/.sky/catalogs by hand.",
             )
         case kind:
-            return LaunchError(f"SkyPilot: {kind}: {said}", "`sky api logs` has the whole story.")
+            return SkyPilotError(f"SkyPilot: {kind}: {said}", "`sky api logs` has the whole story.")
 
 
 def sdk() -> Any:

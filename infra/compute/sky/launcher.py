@@ -77,7 +77,7 @@ class SkyLauncher:
         if known:
             return known
         self._require_readiness(spec, quote)
-        for _ in range(LAUNCH_ATTEMPTS):
+        for number in range(1, LAUNCH_ATTEMPTS + 1):
             attempt = attempts.begin(self.pool, spec, reservation, quote)
             try:
                 task = self._task(spec, reservation, attempt, quote)
@@ -86,22 +86,19 @@ class SkyLauncher:
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
                 self._light_fuse(attempt.place, reservation)
                 self._require_network(attempt.place)
-                return attempt.handle
-            except _LaunchLost as error:
-                log.warning("%s: %s; launching anew", attempt.place, error)
-                self.stop(attempt.handle)
+                break
             except Exception as error:
-                explained = api.explain(error)
-                attempts.note(self.pool, attempt.place, error=explained.message)
+                problem = api.explain(error)
+                attempts.note(self.pool, attempt.place, error=problem.message)
+                lost = isinstance(problem, _LaunchLost) or self._was_taken(attempt.place, problem)
                 self.stop(attempt.handle)
-                raise explained from error
+                if not lost or number == LAUNCH_ATTEMPTS:
+                    raise problem from error
+                log.warning("%s: %s; launching anew", attempt.place, problem.message)
             except BaseException:  # Ctrl-C: what was asked for may be there already
                 self.stop(attempt.handle)
                 raise
-        raise LaunchError(
-            f"SkyPilot's API server died {LAUNCH_ATTEMPTS} times while it launched {spec.key}",
-            "`sky api logs` may say why.",
-        )
+        return attempt.handle
 
     def _take_up(self, spec: JobSpec) -> Handle | None:
         """The attempt that runs or has ended for good; one that cannot go on is taken down."""
@@ -323,6 +320,15 @@ class SkyLauncher:
             time.sleep(min(2.0, self.poll_seconds))
         api.call(lambda _: request_id)
 
+    def _was_taken(self, place: str, problem: LaunchError) -> bool:
+        """Whether a launch failed since its machine went away under it, as a spot machine may."""
+        if not isinstance(problem, api.SkyPilotError):
+            return False
+        with contextlib.suppress(Exception):
+            record = api.record(place)
+            return record is None or record.status.name not in ("INIT", "UP")
+        return False
+
     def _light_fuse(self, place: str, reservation: Reserved) -> None:
         """The launch set one, but for a time counted from its own end: set it for what is left."""
         api.call(
@@ -380,7 +386,7 @@ class SkyLauncher:
                 )
 
 
-class _LaunchLost(Exception):
+class _LaunchLost(LaunchError):
     """Nobody works at the launch any more; what it made is still to be taken down."""
 
 
