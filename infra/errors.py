@@ -108,6 +108,10 @@ class MachineLeft(LaunchError):
     pass
 
 
+class ReservationExpired(LaunchError):
+    pass
+
+
 class JobError(NightshiftError):
     exit_code = 7
 

@@ -28,6 +28,7 @@ from infra.errors import (
     MachineLeft,
     NoCapacity,
     ObjectError,
+    ReservationExpired,
 )
 from infra.ledger import Reservation
 from infra.settings import settings
@@ -127,6 +128,10 @@ def _carry_through(
             full.add(job.quote.region)
             continue
         except LaunchError as refusal:
+            renewals += isinstance(refusal, ReservationExpired)
+            if isinstance(refusal, ReservationExpired) and renewals <= RENEWALS:
+                log.warning("%s; reserving again", refusal.message)
+                continue
             jobs.record_end(purse.pool, job.key, "failed", error=refusal.message)
             raise
         ledger.settle(purse.pool, reservation.id)

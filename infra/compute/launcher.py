@@ -86,7 +86,11 @@ class Launcher(Protocol):
         ...
 
     def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote) -> Handle:
-        """Start the job as quoted, or re-attach to it where it runs: never a second process."""
+        """Start the job as quoted, or re-attach to it where it runs: never a second process.
+
+        Raises NoCapacity where another offer may do, ReservationExpired where there was no machine
+        in time; either leaves nothing running.
+        """
         ...
 
     def attempts(self, key: str) -> list[Handle]:

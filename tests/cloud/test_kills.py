@@ -29,7 +29,8 @@ def test_random_kills_leave_nothing_and_overspend_nothing(sky: SkyLauncher, purs
     for _ in range(KILLS):
         known = jobs.find(purse.pool, f"{purse.run.id}/step-{number}")
         if known and known.state in jobs.ENDED:
-            assert known.state == "succeeded" or "without a step" in (known.error or ""), known
+            given_up = "without a step" in (known.error or "") or "expired" in (known.error or "")
+            assert known.state == "succeeded" or given_up, known
             number += 1
         wanted = job(purse, f"step-{number}", steps=60, seconds=0.2)
         if night is None or night.poll() is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,9 +11,18 @@ from pathlib import Path
 import pytest
 
 from infra import interruption, jobs, ledger
-from infra.compute.launcher import Handle, JobStatus
-from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, LaunchError, ObjectError
-from jobs.contract import Progress, Resources
+from infra.compute.launcher import Handle, JobStatus, Quote, Reserved
+from infra.compute.local import LocalLauncher
+from infra.errors import (
+    BudgetExceeded,
+    InputError,
+    JobFailed,
+    JobStopped,
+    LaunchError,
+    ObjectError,
+    ReservationExpired,
+)
+from jobs.contract import JobSpec, Progress, Resources
 from tasks import launch, reconcile
 from tasks.purse import Purse, fill
 from tests.launching import alive, fill_disk, job, launcher, wait, wait_until_none_is_alive
@@ -73,6 +83,37 @@ def test_job_that_always_dies_is_given_up(home: Path, purse: Purse) -> None:
     with pytest.raises(JobStopped, match=r"hours passed 4 times"):
         launch.run_job(wanted, purse)
     wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
+
+
+class LateLauncher(LocalLauncher):
+    """Has no machine before the reservation expires, so many times."""
+
+    late = 0
+
+    def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote | None = None) -> Handle:
+        if self.late:
+            self.late -= 1
+            raise ReservationExpired("no machine in time")
+        return super().launch(spec, reservation, quote)
+
+
+@pytest.mark.parametrize(("late", "reserved"), [(1, 2), (9, 4)])
+def test_a_machine_that_is_late_is_paid_from_a_new_reservation(
+    home: Path, purse: Purse, monkeypatch: pytest.MonkeyPatch, late: int, reserved: int
+) -> None:
+    where = LateLauncher(home, Path(sys.executable), "tests.programs")
+    where.late = late
+    monkeypatch.setattr(launch, "launchers", lambda _target: {"local": where})
+    wanted = spec(home, purse, steps=4)
+    if late == 1:
+        assert launch.run_job(wanted, purse).metrics == {"total": 6.0}
+    else:
+        with pytest.raises(ReservationExpired):
+            launch.run_job(wanted, purse)
+        assert jobs.of_run(purse.pool, purse.run.id)[0].state == "failed"
+    found = launch.reservations(purse.pool, wanted.key)
+    assert [one.state for one in found] == ["settled"] * reserved and found[0].spent == 0
     assert budget(purse, "project").reserved == 0
 
 

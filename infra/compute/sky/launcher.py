@@ -42,7 +42,7 @@ from infra.compute.node import Order
 from infra.compute.sky import api, quotes
 from infra.compute.sky.task import LABEL, make_task
 from infra.database import Pool
-from infra.errors import LaunchError, MachineLeft
+from infra.errors import LaunchError, MachineLeft, ReservationExpired
 from infra.settings import settings
 from jobs.contract import JobSpec, Progress, Resources
 
@@ -77,7 +77,9 @@ class SkyLauncher:
         if known:
             return known
         self._require_readiness(spec, quote)
-        for number in range(1, LAUNCH_ATTEMPTS + 1):
+        number = 0
+        while True:
+            number += 1
             attempt = attempts.begin(self.pool, spec, reservation, quote)
             try:
                 task = self._task(spec, reservation, attempt, quote)
@@ -86,19 +88,24 @@ class SkyLauncher:
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
                 self._light_fuse(attempt.place, reservation)
                 self._require_network(attempt.place)
-                break
+                return attempt.handle
             except Exception as error:
                 problem = api.explain(error)
                 attempts.note(self.pool, attempt.place, error=problem.message)
                 lost = isinstance(problem, _LaunchLost) or self._was_taken(attempt.place, problem)
                 self.stop(attempt.handle)
+                if reservation.expires_at <= datetime.now(UTC):
+                    raise ReservationExpired(
+                        f"{spec.key} had no machine before its reservation expired: "
+                        f"{problem.message}",
+                        "More --hours leave more time for making a machine ready.",
+                    ) from error
                 if not lost or number == LAUNCH_ATTEMPTS:
                     raise problem from error
                 log.warning("%s: %s; launching anew", attempt.place, problem.message)
             except BaseException:  # Ctrl-C: what was asked for may be there already
                 self.stop(attempt.handle)
                 raise
-        return attempt.handle
 
     def _take_up(self, spec: JobSpec) -> Handle | None:
         """The attempt that runs or has ended for good; one that cannot go on is taken down."""
