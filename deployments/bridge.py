@@ -75,8 +75,8 @@ def connect(pool: Pool) -> Client:
         manual_ack=True,
     )
     if given.mqtt_username is not None:
-        password = given.mqtt_password
-        client.username_pw_set(given.mqtt_username, password and password.get_secret_value())
+        password = given.mqtt_password.get_secret_value() if given.mqtt_password else None
+        client.username_pw_set(given.mqtt_username, password)
     if broker.scheme == "mqtts":
         client.tls_set(str(given.mqtt_authority) if given.mqtt_authority else None)
     client.reconnect_delay_set(*RECONNECT_SECONDS)
@@ -116,7 +116,7 @@ def _take(client: Client, pool: Pool, message: MQTTMessage) -> None:
     """Acknowledge a message once it is committed, whatever it is and however long that takes."""
     while True:
         try:
-            receive(pool, message.topic, message.payload)
+            receive(pool, message.topic, bytes(message.payload))
         except UNANSWERED as error:
             log.warning("the database does not answer, a message waits: %s", error)
             time.sleep(PAUSE_SECONDS)

@@ -23,7 +23,7 @@ HOTTEST = 100.0
 
 def _number(quantity: Quantity) -> Any:
     """The type of a field: a finite number that its quantity can have."""
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
     if quantity.low >= 0:
         limits["gt" if quantity.name in SIZES else "ge"] = 0
     if quantity.unit == "degC":
