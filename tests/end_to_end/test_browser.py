@@ -92,8 +92,9 @@ def test_a_flow_is_started_from_its_form_and_shows_what_it_did(kept: Kept, page:
 
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("View run").first.wait_for()
-    runs = httpx.post(f"{kept.ui}/api/flow_runs/filter", json={}, timeout=30).json()
-    (run,) = [one for one in runs if one["parameters"] == {"parameters": {"dry_run": True}}]
+    newest = {"sort": "EXPECTED_START_TIME_DESC"}
+    runs = httpx.post(f"{kept.ui}/api/flow_runs/filter", json=newest, timeout=30).json()
+    run = next(one for one in runs if one["parameters"] == {"parameters": {"dry_run": True}})
     page.goto(f"{kept.ui}/runs/flow-run/{run['id']}")
     page.locator(".page-heading").get_by_text("Completed").wait_for()
     shoot(page, "4-run")
