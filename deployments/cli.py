@@ -19,6 +19,7 @@ import click
 
 from deployments import inference
 from deployments.hooks import hooks
+from deployments.mqtt import mqtt
 from infra.errors import InputError, NightshiftError
 
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
@@ -217,6 +218,7 @@ def quote(
 
 
 cli.add_command(hooks)
+cli.add_command(mqtt)
 
 
 @cli.group()

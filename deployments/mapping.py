@@ -40,7 +40,7 @@ def parameters(hook: Hook, model: type[BaseModel], event: Event) -> str:
     cost: Decimal | None = getattr(checked, "max_cost", None)
     if hook.max_cost is not None and cost is not None and cost > hook.max_cost:
         raise Malformed(f"this hook may spend at most {hook.max_cost:f} dollars a run", "max_cost")
-    return _storable(checked)
+    return storable(checked.model_dump(mode="json", exclude_unset=True))
 
 
 def _render(mapping: dict[str, str], event: Event) -> dict[str, Any]:
@@ -57,10 +57,12 @@ def _render(mapping: dict[str, str], event: Event) -> dict[str, Any]:
     return values
 
 
-def _storable(checked: BaseModel) -> str:
-    """JSON that PostgreSQL and Prefect can keep: finite numbers, Unicode without a NUL."""
+def storable(values: Any) -> str:
+    """JSON that PostgreSQL and Prefect can keep: finite numbers, Unicode without a NUL.
+
+    Raises Malformed for what is not.
+    """
     try:
-        values = checked.model_dump(mode="json", exclude_unset=True)
         text = json.dumps(values, allow_nan=False, ensure_ascii=False)
         text.encode()
     except ValueError as error:

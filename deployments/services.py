@@ -60,6 +60,28 @@ class Worker:
         return {"pool": POOL} if NAME in online else None
 
 
+class Bridge:
+    """`nightshift mqtt run`, where a broker is set."""
+
+    death_signal = signal.SIGTERM
+    error = ServiceUnavailable
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployments.cli", "mqtt", "run"],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=keeper.die_with_parent(self.death_signal),
+            env=os.environ | {"PREFECT_CLIENT_MAX_RETRIES": "0"},
+        )
+
+    def address(self) -> dict[str, str] | None:
+        """At once: an `up` does not wait for a broker, the bridge does."""
+        return {"url": settings().mqtt_broker or ""}
+
+
 def _ask(path: str, content: dict[str, Any]) -> Any:
     """POST to the Prefect API. Raises OSError."""
     asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
@@ -82,7 +104,10 @@ def services() -> dict[str, Service]:
     server = prefect_server.own()
     if os.environ.get("PREFECT_API_URL") in (None, keeper.told(server).get("api")):
         own["Prefect"] = server
-    return own | {"worker": Worker(home / "worker"), "gateway": Gateway(home / "gateway")}
+    own |= {"worker": Worker(home / "worker"), "gateway": Gateway(home / "gateway")}
+    if settings().mqtt_broker is not None:
+        own["MQTT bridge"] = Bridge(home / "mqtt")
+    return own
 
 
 def start_all() -> dict[str, str]:
@@ -103,6 +128,8 @@ def start_all() -> dict[str, str]:
     try:
         address = keeper.use(running["gateway"])["url"]
         keeper.use(running["worker"])
+        if bridge := running.get("MQTT bridge"):
+            keeper.use(bridge)
         out, _ = deploying.communicate(timeout=DEPLOY_SECONDS)
     finally:
         if deploying.poll() is None:

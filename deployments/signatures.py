@@ -94,7 +94,7 @@ def read(form: Form, headers: Mapping[str, str], body: bytes) -> Event:
     """The event in a verified delivery. Raises Malformed."""
     if form == "github":
         # GitHub signs neither a time nor the id, so the signed bytes themselves are the identity.
-        content = _object(_json(body), "body")
+        content = _object(parsed(body), "body")
         key = "sha256:" + hashlib.sha256(body).hexdigest()
         return Event(
             key,
@@ -111,7 +111,7 @@ def read(form: Form, headers: Mapping[str, str], body: bytes) -> Event:
 
 def _standard(headers: Mapping[str, str], body: bytes) -> Event:
     """`{"type": ..., "timestamp": ..., "data": {...}}`, as the specification has it."""
-    content = _object(_json(body), "body")
+    content = _object(parsed(body), "body")
     if "data" not in content:
         raise Malformed("the body has no `data`, which holds the parameters", "data")
     data = _object(content["data"], "data")
@@ -124,14 +124,14 @@ def _standard(headers: Mapping[str, str], body: bytes) -> Event:
 def _cloud_event(headers: Mapping[str, str], body: bytes) -> Event:
     """CloudEvents 1.0 over HTTP, structured or binary; source and id make an event."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED:
-        event = _object(_json(body), "body")
+        event = _object(parsed(body), "body")
     else:
         event: dict[str, Any] = {
             name.removeprefix("ce-"): unquote(value)
             for name, value in headers.items()
             if name.startswith("ce-")
         }
-        event["data"] = _json(body) if body else None
+        event["data"] = parsed(body) if body else None
     for name in ("specversion", "id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:
             raise Malformed(f"the event has no `{name}`", name)
@@ -148,11 +148,12 @@ def _key(text: str, field: str) -> str:
     return text
 
 
-def _json(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """The JSON of a body. Raises Malformed."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the body is no JSON: {error}", "body") from None
+        raise Malformed(f"no JSON: {error}", "body") from None
 
 
 def _object(value: Any, field: str) -> dict[str, Any]:

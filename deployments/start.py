@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 from rich.markdown import Markdown
 from rich.table import Table
 
-from deployments import gateway
+from deployments import gateway, mqtt
 from deployments.cli import flow_function, flow_module
 from infra import database, interruption, prefect_server
 from infra.errors import ServiceUnavailable
@@ -89,6 +89,8 @@ def keep_up(detach: bool, as_json: bool) -> None:
 
     interruption.install()
     gateway.check()
+    if settings().mqtt_broker is not None:
+        mqtt.check()
     if detach:
         _show_addresses(services.detach(), as_json)
         return

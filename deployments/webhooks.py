@@ -11,14 +11,15 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
+from typing import Any
 from uuid import UUID
 
 import psycopg
-from fastapi import FastAPI, Path, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from starlette.requests import ClientDisconnect
@@ -38,7 +39,6 @@ BODY_SECONDS = 10
 BATCH = 256
 WAITING_LIMIT = 4096
 REFRESH_SECONDS = 1.0
-Name = Annotated[str, Path(max_length=63)]
 
 
 class Writer:
@@ -143,19 +143,32 @@ def _end_with(task: "asyncio.Task[None]") -> None:
         os._exit(1)
 
 
+class Direct(APIRoute):
+    """A route without FastAPI's work on parameters, which would be half of a delivery's time."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            given = request.path_params
+            return await receive(request, given["hook"], given.get("flow"))
+
+        return handle
+
+
 app = FastAPI(title="Nightshift webhooks", lifespan=lifespan, docs_url=None, redoc_url=None)
+doors = APIRouter(route_class=Direct)
 
 
-@app.post("/hooks/{hook}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
-async def deliver(request: Request, hook: Name) -> Response:
+@doors.post("/hooks/{hook}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+async def deliver(hook: str) -> None:
     """Start the hook's first flow."""
-    return await receive(request, hook, None)
 
 
-@app.post("/hooks/{hook}/{flow}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
-async def deliver_to(request: Request, hook: Name, flow: Name) -> Response:
+@doors.post("/hooks/{hook}/{flow}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+async def deliver_to(hook: str, flow: str) -> None:
     """Start one of the flows that the hook may start."""
-    return await receive(request, hook, flow)
+
+
+app.include_router(doors)
 
 
 @app.get("/deliveries/{delivery}", responses={404: REJECTED})

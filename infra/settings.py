@@ -8,6 +8,7 @@ from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -118,6 +119,36 @@ class Settings(BaseSettings):
         "HOME/hooks.key, made on first use.",
     )
 
+    mqtt_broker: str | None = Field(
+        default=None,
+        description="mqtt:// (loopback only) or mqtts:// URL of the broker from which `nightshift "
+        "up` takes messages; unset: none.",
+    )
+    mqtt_username: str | None = Field(default=None, description="User name at the broker.")
+    mqtt_password: SecretStr | None = Field(default=None, description="Password at the broker.")
+    mqtt_authority: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate authority of an mqtts:// broker; unset: those "
+        "of the system.",
+    )
+    mqtt_client: str = Field(
+        default="nightshift",
+        min_length=1,
+        max_length=23,
+        description="Client id, by which the broker keeps messages while the bridge is away; no "
+        "two clients of a broker may have the same.",
+    )
+    mqtt_observations: Annotated[list[str], NoDecode] = Field(
+        default=["nightshift/observations/+"],
+        description="Topics, divided by commas, whose messages are observations; + stands for the "
+        "name of the surrogate.",
+    )
+    mqtt_events: Annotated[list[str], NoDecode] = Field(
+        default=["nightshift/events/#"],
+        description="Topics, divided by commas, whose messages become Prefect events; + and # as "
+        "MQTT has them.",
+    )
+
     max_usd_per_hour: Decimal = Field(
         default=Decimal(100),
         gt=0,
@@ -156,7 +187,10 @@ class Settings(BaseSettings):
         "addresses; unset: any.",
     )
 
-    @field_validator("sky_allowed", "allowed_networks", "trusted_proxies", mode="before")
+    @field_validator(
+        *("sky_allowed", "allowed_networks", "trusted_proxies", "mqtt_observations", "mqtt_events"),
+        mode="before",
+    )
     @classmethod
     def _divided_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -170,7 +204,32 @@ class Settings(BaseSettings):
             ip_network(network)
         return value
 
-    @field_validator("home", "serving_folder", "gateway_certificate", "gateway_key")
+    @field_validator("mqtt_broker")
+    @classmethod
+    def _known_broker(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        broker = urlsplit(value)
+        if broker.scheme not in ("mqtt", "mqtts") or not broker.hostname or broker.username:
+            raise ValueError("must be like mqtts://broker.example:8883, without a password")
+        _ = broker.port  # raises ValueError
+        if broker.scheme == "mqtt" and broker.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(
+                "only mqtts:// leaves this machine, since mqtt:// can be read and forged"
+            )
+        return value
+
+    @field_validator("mqtt_observations")
+    @classmethod
+    def _names_a_surrogate(cls, value: list[str]) -> list[str]:
+        for topic in value:
+            if topic.split("/").count("+") != 1 or "#" in topic:
+                raise ValueError(f"{topic!r} must have one level + and no #")
+        return value
+
+    @field_validator(
+        *("home", "serving_folder", "gateway_certificate", "gateway_key", "mqtt_authority")
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value else value

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, Field
-from scipy.stats import bootstrap
 
 from infra.errors import InputError
 from infra.verdicts import Check, Verdict
@@ -75,6 +74,8 @@ def paired_interval(
 
     Raises InputError for unpaired, empty or non-finite rewards.
     """
+    from scipy.stats import bootstrap  # takes longer to import than most runs take to start
+
     if len(candidate) != len(champion) or len(candidate) == 0:
         raise InputError(
             f"{len(candidate)} candidate rewards against {len(champion)} of the champion",

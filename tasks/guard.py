@@ -218,4 +218,7 @@ def draw(days: list[DailyCharge], budgets: list[Budget], path: Path) -> None:
     axes.grid(axis="y", alpha=0.25)
     if by_flow:
         axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, "nothing was charged", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
     figure.savefig(path)

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from tasks.gate import paired_interval
 
@@ -28,6 +26,9 @@ def win_rate(rows: Sequence[dict[str, Any]]) -> WinRate:
     Length-controlled: a logistic regression of the win on the difference in length, at difference 0
     (Dubois et al. 2024, arXiv:2404.04475, without its terms for instructions).
     """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     wins = np.array([row["win"] for row in rows], float)
     longer = np.array([row["candidate"]["length"] - row["champion"]["length"] for row in rows])
     spread = float(longer.std())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -84,7 +85,8 @@ async def store(pool: AsyncPool, batch: Sequence[Delivery]) -> list[UUID]:
         [one.parameters for one in batch],
         [bool(one.debounce) for one in batch],
     ]
-    async with pool.connection() as connection, connection.transaction():
+    several = any(one.debounce for one in batch)  # statements; otherwise STORE commits by itself
+    async with pool.connection() as connection, _transaction(connection, several):
         cursor = await connection.execute(STORE, columns)
         fresh = {row["id"] for row in await cursor.fetchall()}
         for id_, one in zip(ids, batch, strict=True):
@@ -93,6 +95,12 @@ async def store(pool: AsyncPool, batch: Sequence[Delivery]) -> list[UUID]:
         if len(fresh) < len(batch):
             return await _first_ids(connection, batch)
     return ids
+
+
+def _transaction(
+    connection: AsyncConnection[DictRow], wanted: bool
+) -> AbstractAsyncContextManager[object]:
+    return connection.transaction() if wanted else nullcontext()
 
 
 async def _gather(connection: AsyncConnection[DictRow], id_: UUID, one: Delivery) -> None:

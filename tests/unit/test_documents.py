@@ -22,7 +22,7 @@ from infra.settings import REPOSITORY, Settings
 from tasks import feedback, observations
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-GROUPS = ("budget", "hooks", "jobs", "models", "predict", "serve")
+GROUPS = ("budget", "hooks", "jobs", "models", "mqtt", "predict", "serve")
 README = (REPOSITORY / "README.md").read_text()
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import InputError
@@ -75,6 +75,7 @@ def test_unusable_rewards_are_an_error(candidate, champion) -> None:
         paired_interval(candidate, champion)
 
 
+@settings(deadline=None)  # the first example imports scipy
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40),
 )

@@ -1,0 +1,203 @@
+"""The MQTT bridge: what sensors publish becomes observations and Prefect events, once each.
+
+    nightshift mqtt run        (nightshift up runs it where NIGHTSHIFT_MQTT_BROKER is set)
+
+At least once from the broker: it keeps each message (QoS 1, a session that outlives connections)
+until this acknowledges it, which happens after the row is committed. Once in the database: a
+message that comes again has the same key. What does not fit is kept as refused and acknowledged,
+so that nothing stands behind it.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+from paho.mqtt.client import (
+    Client,
+    ConnectFlags,
+    DisconnectFlags,
+    MQTTMessage,
+    MQTTv311,
+    topic_matches_sub,
+)
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events import Event, Resource
+from prefect.exceptions import PrefectHTTPStatusError
+from psycopg_pool import PoolTimeout
+
+from deployments.dispatch import TRANSIENT
+from deployments.mapping import storable
+from deployments.signatures import Malformed, parsed
+from infra import database, messages
+from infra.database import Pool
+from infra.errors import InputError
+from infra.settings import settings
+from tasks import observations
+from tasks.surrogate_parameters import ObservationParameters
+
+log = logging.getLogger("nightshift")
+
+EVENT = "mqtt.message"
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+RECONNECT_SECONDS = 1, 30
+PAUSE_SECONDS = 1.0
+AT_ONCE = 100
+UNANSWERED = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+"""The database is away: the message waits, unacknowledged."""
+
+
+def run(pool: Pool) -> NoReturn:
+    """Take messages and tell Prefect of events, for ever. Raises AlreadyRunning."""
+    with database.exclusive(f"the MQTT bridge {settings().mqtt_client}"):
+        threading.Thread(target=_tell_or_die, args=[pool], daemon=True).start()
+        connect(pool).loop_forever(retry_first_connection=True)
+    raise AssertionError("the loop of paho has no end")
+
+
+def connect(pool: Pool) -> Client:
+    """A client that has yet to connect, which its loop does."""
+    given = settings()
+    broker = urlsplit(given.mqtt_broker or "")
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=given.mqtt_client,
+        clean_session=False,
+        protocol=MQTTv311,
+        manual_ack=True,
+    )
+    if given.mqtt_username is not None:
+        password = given.mqtt_password.get_secret_value() if given.mqtt_password else None
+        client.username_pw_set(given.mqtt_username, password)
+    if broker.scheme == "mqtts":
+        client.tls_set(str(given.mqtt_authority) if given.mqtt_authority else None)
+    client.reconnect_delay_set(*RECONNECT_SECONDS)
+    client.on_connect = _subscribe
+    client.on_connect_fail = lambda *_: log.warning("%s does not answer", given.mqtt_broker)
+    client.on_disconnect = _say_why
+    client.on_message = lambda client, _, message: _take(client, pool, message)
+    client.connect_async(broker.hostname or "", broker.port or PORTS[broker.scheme])
+    return client
+
+
+def _subscribe(
+    client: Client, _data: Any, flags: ConnectFlags, code: ReasonCode, _: Properties | None
+) -> None:
+    if code.is_failure:
+        log.error(
+            "%s refuses: %s. Set NIGHTSHIFT_MQTT_USERNAME and _PASSWORD.",
+            *(settings().mqtt_broker, code),
+        )
+        return
+    topics = settings().mqtt_observations + settings().mqtt_events
+    client.subscribe([(topic, 1) for topic in topics])
+    log.warning(
+        "takes %s from %s%s",
+        *(", ".join(topics), settings().mqtt_broker),
+        " and what waited there" if flags.session_present else "",
+    )
+
+
+def _say_why(
+    _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _: Properties | None
+) -> None:
+    log.warning("the connection to %s ended: %s", settings().mqtt_broker, code)
+
+
+def _take(client: Client, pool: Pool, message: MQTTMessage) -> None:
+    """Acknowledge a message once it is committed, whatever it is and however long that takes."""
+    while True:
+        try:
+            receive(pool, message.topic, bytes(message.payload))
+        except UNANSWERED as error:
+            log.warning("the database does not answer, a message waits: %s", error)
+            time.sleep(PAUSE_SECONDS)
+        else:
+            client.ack(message.mid, message.qos)
+            return
+
+
+def receive(pool: Pool, topic: str, payload: bytes) -> None:
+    """Store one message as what its topic says, or as refused. Raises UNANSWERED."""
+    given = settings()
+    try:
+        if len(payload) > messages.PAYLOAD_LIMIT:
+            raise InputError(f"more than {messages.PAYLOAD_LIMIT} bytes")
+        content = parsed(payload)
+        for pattern in given.mqtt_observations:
+            if topic_matches_sub(pattern, topic):
+                model = topic.split("/")[pattern.split("/").index("+")]
+                _observe(pool, model, content)
+                return
+        if not any(topic_matches_sub(pattern, topic) for pattern in given.mqtt_events):
+            raise InputError("no setting says what this topic is")
+        storable(content)
+        messages.keep(pool, topic, payload, identity=_identity(content))
+    except (InputError, Malformed) as error:
+        reason = error.message if isinstance(error, InputError) else str(error)
+        if messages.keep(pool, topic, payload, reason):
+            log.warning("refused a message on %r: %s", topic, reason)
+
+
+def _identity(content: Any) -> str | None:
+    given = content.get("id") if isinstance(content, dict) else None
+    return given if isinstance(given, str) else None
+
+
+def _observe(pool: Pool, model: str, content: Any) -> None:
+    try:
+        ObservationParameters.model_validate({"name": model})
+    except ValueError:
+        raise InputError(f"{model!r} is no name of a surrogate") from None
+    observations.take(pool, model, [observations.checked(content)])
+
+
+def _tell_or_die(pool: Pool) -> None:
+    """A bridge that tells nobody is worse than none: the keeper starts another."""
+    try:
+        with get_client(sync_client=True) as client:
+            while True:
+                try:
+                    busy = tell(pool, client)
+                except (*UNANSWERED, httpx.HTTPError, OSError) as error:
+                    log.warning("events wait: %s %s", type(error).__name__, error)
+                    busy = False
+                time.sleep(0 if busy else PAUSE_SECONDS)
+    except BaseException:
+        log.critical("the bridge ends", exc_info=True)
+        os._exit(1)
+
+
+def tell(pool: Pool, client: SyncPrefectClient) -> bool:
+    """Give Prefect the events that wait; whether all of a full batch went.
+
+    The id of the row is that of the event, so Prefect knows one that it is told of twice.
+    """
+    rows = messages.waiting(pool, AT_ONCE)
+    done = 0
+    for row in rows:
+        event = Event(
+            id=row["id"],
+            occurred=row["received_at"],
+            event=EVENT,
+            resource=Resource({"prefect.resource.id": f"nightshift.mqtt.{row['topic']}"}),
+            payload={"topic": row["topic"], "data": json.loads(row["payload"])},
+        )
+        try:
+            client.request("POST", "/events", json=[event.model_dump(mode="json")])
+        except PrefectHTTPStatusError as error:
+            code = error.response.status_code
+            said = f"Prefect answers {code}: {error.response.text[:500]}"
+            messages.failed(pool, row["id"], said, code < 500 and code not in TRANSIENT)
+        else:
+            messages.told(pool, row["id"])
+            done += 1
+    return done == AT_ONCE

@@ -1,0 +1,86 @@
+"""`nightshift mqtt`: messages of sensors as observations and events; docs/mqtt.md."""
+
+import json
+import ssl
+import sys
+
+import click
+
+from infra.errors import SettingsError
+from infra.settings import settings
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def check() -> None:
+    """Raises SettingsError for settings without which no connection can be made."""
+    given = settings()
+    if given.mqtt_broker is None:
+        raise SettingsError(
+            "no MQTT broker is set",
+            "Set NIGHTSHIFT_MQTT_BROKER, e.g. mqtts://broker.example:8883.",
+        )
+    if given.mqtt_password is not None and given.mqtt_username is None:
+        raise SettingsError(
+            "NIGHTSHIFT_MQTT_PASSWORD is set without a user name", "Set NIGHTSHIFT_MQTT_USERNAME."
+        )
+    try:
+        ssl.create_default_context(cafile=given.mqtt_authority)
+    except OSError as error:
+        raise SettingsError(
+            f"NIGHTSHIFT_MQTT_AUTHORITY: {given.mqtt_authority}: {error}",
+            "Give a PEM file with certificates.",
+        ) from None
+
+
+@click.group()
+def mqtt() -> None:
+    """Take messages of sensors from an MQTT broker."""
+
+
+@mqtt.command()
+def run() -> None:
+    """Store messages of NIGHTSHIFT_MQTT_BROKER until Ctrl-C; `nightshift up` does so too.
+
+    Observations go to the surrogate that their topic names, everything else to Prefect as events.
+    """
+    import logging
+
+    from infra import database, interruption, prefect_server
+
+    interruption.install()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    check()
+    prefect_server.ensure()
+
+    from deployments import bridge
+
+    bridge.run(database.pool())
+
+
+@mqtt.command()
+@click.option("--refused", is_flag=True, help="Only those that could not be used, and why.")
+@click.option("--limit", default=30, show_default=True, help="How many, newest first.")
+@as_json
+def messages(refused: bool, limit: int, as_json: bool) -> None:
+    """Events that came in and messages that were refused, newest first, and how many."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from infra import database
+    from infra import messages as stored
+
+    rows = stored.newest(database.pool(), "refused" if refused else None, limit)
+    counts = stored.count(database.pool())
+    if as_json:
+        json.dump({"count": counts, "messages": rows}, sys.stdout, default=str)
+        sys.stdout.write("\n")
+        return
+    title = "Messages: " + (", ".join(f"{n} {state}" for state, n in counts.items()) or "none")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("received", "topic", "state", "message", "because"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        when = f"{row['received_at']:%d %b %H:%M:%S}"
+        table.add_row(when, row["topic"], row["state"], row["payload"], row["error"] or "")
+    Console(highlight=False, markup=False).print(table)

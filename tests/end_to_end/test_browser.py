@@ -1,0 +1,143 @@
+"""What a person sees of `nightshift up` in a browser, and what sensors reach over MQTT.
+
+Screenshots are kept in .nightshift/screenshots of the project.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from deployments.cli import flow_names
+from infra.keeper import free_port
+from infra.settings import REPOSITORY
+from tests.brokers import Broker, building_year
+from tests.debian import program
+from tests.users import User, reachable_folder
+
+SCREENSHOTS = REPOSITORY / ".nightshift" / "screenshots"
+PATIENCE_S = 90
+
+
+@dataclass
+class Kept:
+    """A user whose `nightshift up` runs."""
+
+    user: User
+    ui: str
+    broker_port: int
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Kept]:
+    with reachable_folder() as folder:
+        user = User(folder)
+        user.home.mkdir()
+        port = free_port()
+        user.settings |= {
+            "NIGHTSHIFT_GATEWAY_PORT": "0",
+            "NIGHTSHIFT_MQTT_BROKER": f"mqtt://127.0.0.1:{port}",
+        }
+        process = user.start("up", "--json")
+        try:
+            assert process.stdout is not None
+            yield Kept(user, json.loads(process.stdout.readline())["ui"], port)
+        finally:
+            process.terminate()
+            process.communicate(timeout=100)
+        user.wait_until_nothing_runs()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = program("chromium", "chromium")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=sandbox)
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened.set_default_timeout(PATIENCE_S * 1000)
+        yield opened
+        browser.close()
+
+
+def shoot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(700)  # its animations
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_a_flow_is_started_from_its_form_and_shows_what_it_did(kept: Kept, page: Page) -> None:
+    page.goto(f"{kept.ui}/deployments")
+    for name in flow_names():
+        page.get_by_role("link", name=name, exact=True).first.wait_for()
+    shoot(page, "1-deployments")
+
+    page.get_by_role("link", name="cost-guard", exact=True).first.click()
+    page.locator(".p-tabs").get_by_text("Description", exact=True).click()
+    page.get_by_text("warn when a budget").first.wait_for()
+    shoot(page, "2-description")
+
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    page.get_by_text("Show what would be done, and do nothing.").wait_for()
+    dry_run = page.get_by_role("switch").first
+    dry_run.click()
+    expect(dry_run).to_have_attribute("aria-checked", "true")
+    shoot(page, "3-form")
+
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("View run").first.wait_for()
+    newest = {"sort": "EXPECTED_START_TIME_DESC"}
+    runs = httpx.post(f"{kept.ui}/api/flow_runs/filter", json=newest, timeout=30).json()
+    run = next(one for one in runs if one["parameters"] == {"parameters": {"dry_run": True}})
+    page.goto(f"{kept.ui}/runs/flow-run/{run['id']}")
+    page.locator(".page-heading").get_by_text("Completed").wait_for()
+    shoot(page, "4-run")
+
+    page.locator(".p-tabs").get_by_text("Artifacts", exact=True).click()
+    report = page.locator(".p-tabs").get_by_role("link", name="cost-guard")
+    report.wait_for()
+    shoot(page, "5-artifacts")
+    report.click()
+    page.get_by_text("the ledger, the jobs and the providers agree").wait_for()
+    assert page.get_by_role("img", name="spending").evaluate("image => image.naturalWidth") == 1280
+    shoot(page, "6-report")
+
+
+def test_what_sensors_publish_is_stored_and_becomes_an_event(kept: Kept) -> None:
+    user = kept.user
+    rows = {row["service"]: row for row in user.json("status")}
+    assert rows["MQTT bridge"]["running"], "it waits for its broker"
+    broker = Broker(user.folder, port=kept.broker_port)
+    broker.start()
+    try:
+        wait_until(lambda: "takes nightshift/" in (user.home / "mqtt" / "log.txt").read_text())
+        broker.publish(
+            ("nightshift/observations/house", json.dumps(building_year(1))),
+            ("nightshift/events/plant/door", json.dumps({"open": True})),
+            ("nightshift/observations/house", "not a building"),
+        )
+        wait_until(lambda: user.json("mqtt", "messages")["count"] == {"refused": 1, "told": 1})
+    finally:
+        broker.stop()
+    (refused,) = user.json("mqtt", "messages", "--refused")["messages"]
+    assert refused["payload"] == "not a building" and "no JSON" in refused["error"]
+    asked = {"filter": {"event": {"name": ["mqtt.message"]}}}
+    wait_until(lambda: httpx.post(f"{kept.ui}/api/events/filter", json=asked).json()["total"] == 1)
+    (event,) = httpx.post(f"{kept.ui}/api/events/filter", json=asked).json()["events"]
+    assert (
+        event["resource"]["prefect.resource.id"] == "nightshift.mqtt.nightshift/events/plant/door"
+    )
+    assert event["payload"] == {"topic": "nightshift/events/plant/door", "data": {"open": True}}
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)

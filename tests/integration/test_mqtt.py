@@ -1,0 +1,353 @@
+"""The MQTT bridge against a real Mosquitto and a PostgreSQL of its own, killed and restarted."""
+
+import datetime
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from paho.mqtt.client import Client, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+from pydantic import ValidationError
+
+from deployments import bridge
+from infra import database as db
+from infra import messages
+from infra.database.embedded import USER, Postgres
+from infra.settings import REPOSITORY, Settings, settings
+from tests.brokers import Broker, building_year, open_broker
+from tests.debian import program
+from tests.doors import NOWHERE
+
+OBSERVED, EVENTS = "nightshift/observations/house", "nightshift/events/plant"
+
+
+@dataclass
+class BridgeProcess:
+    """`nightshift mqtt run`, which may be killed and started again."""
+
+    folder: Path
+    url: str
+    settings: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / "bridge.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deployments.cli", "mqtt", "run"],
+                cwd=REPOSITORY,
+                env=os.environ
+                | {"NIGHTSHIFT_MQTT_BROKER": self.url, "PREFECT_API_URL": NOWHERE}
+                | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+                | self.settings,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+
+    def log(self) -> str:
+        return (self.folder / "bridge.log").read_text()
+
+
+@contextmanager
+def bridging(folder: Path, url: str, **settings: str) -> Iterator[BridgeProcess]:
+    """A bridge that has connected, and so has its session at the broker."""
+    running = BridgeProcess(folder, url, settings)
+    running.start()
+    try:
+        wait_until(lambda: "takes nightshift/" in running.log(), running)
+        yield running
+    finally:
+        running.kill(signal.SIGTERM)
+
+
+def wait_until(condition: Callable[[], bool], running: BridgeProcess, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, running.log()
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with open_broker(tmp_path) as opened:
+        yield opened
+
+
+def observed(pool: db.Pool) -> list[float]:
+    with pool.connection() as connection:
+        rows = connection.execute("SELECT row FROM observations ORDER BY id").fetchall()
+    return [row["row"]["heating_front"] for row in rows]
+
+
+def events(pool: db.Pool) -> list[int]:
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT payload FROM mqtt_messages WHERE state = 'waiting' ORDER BY received_at"
+        ).fetchall()
+    return [json.loads(row["payload"])["count"] for row in rows]
+
+
+def batch(numbers: range) -> list[tuple[str, str]]:
+    """An observation and an event for each number."""
+    return [
+        message
+        for number in numbers
+        for message in (
+            (OBSERVED, json.dumps(building_year(number))),
+            (EVENTS, json.dumps({"count": number})),
+        )
+    ]
+
+
+def loads(numbers: range) -> list[float]:
+    return [building_year(number)["heating_front"] for number in numbers]
+
+
+def test_messages_while_the_bridge_is_killed_are_stored_once(
+    database: db.Pool, broker: Broker, tmp_path: Path
+) -> None:
+    with bridging(tmp_path, broker.url) as running:
+        for first in (0, 200):
+            broker.publish(*batch(range(first, first + 100)))
+            running.kill()  # in the middle of them
+            assert len(observed(database)) < first + 100, "it was not idle when it was killed"
+            broker.publish(*batch(range(first + 100, first + 200)))
+            running.start()
+        wait_until(lambda: len(events(database)) == 400, running)
+    assert sorted(observed(database)) == loads(range(400))
+    assert sorted(events(database)) == list(range(400))
+
+
+def deliveries(pool: db.Pool, seconds: float) -> list[bool]:
+    """Store, but do not acknowledge, what the broker sends; which of it came as a repetition."""
+    taken: list[bool] = []
+
+    def store_only(_client: Client, _data: object, message: Any) -> None:
+        bridge.receive(pool, message.topic, message.payload)
+        taken.append(message.dup)
+
+    client = bridge.connect(pool)
+    client.on_message = store_only
+    client.reconnect()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        client.loop(0.1)
+    client.disconnect()
+    return taken
+
+
+def test_what_was_stored_but_not_acknowledged_comes_again_and_is_stored_once(
+    database: db.Pool, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_MQTT_BROKER", broker.url)
+    settings.cache_clear()
+    assert deliveries(database, 1) == []
+    broker.publish(*batch(range(3)))
+    assert deliveries(database, 1) == [False] * 6
+    assert deliveries(database, 1) == [True] * 6
+    with bridging(tmp_path, broker.url) as running:
+        assert "and what waited there" in running.log()
+        broker.publish((EVENTS, json.dumps({"count": 3})))
+        wait_until(lambda: len(events(database)) == 4, running)
+    assert observed(database) == loads(range(3)) and events(database) == [0, 1, 2, 3]
+    assert deliveries(database, 1) == [], "the bridge has acknowledged everything"
+
+
+def test_it_comes_back_when_the_broker_does(
+    database: db.Pool, broker: Broker, tmp_path: Path
+) -> None:
+    with bridging(tmp_path, broker.url) as running:
+        broker.publish(*batch(range(10)))
+        broker.stop()
+        time.sleep(1)
+        broker.start()
+        broker.publish(*batch(range(10, 20)))
+        wait_until(lambda: len(events(database)) == 20, running)
+        assert running.process is not None and running.process.poll() is None
+    assert sorted(observed(database)) == loads(range(20))
+
+
+def test_messages_wait_while_the_database_is_away(
+    broker: Broker, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Postgres(tmp_path / "postgres")
+    server.folder.mkdir()
+    monkeypatch.setenv(
+        "NIGHTSHIFT_DATABASE_URL", f"postgresql://{USER}@/nightshift?host={server._sockets()}"
+    )
+    settings.cache_clear()
+    process = start(server)
+    try:
+        with bridging(tmp_path, broker.url) as running:
+            broker.publish(*batch(range(10)))
+            wait_until(lambda: "takes" in running.log(), running)
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+            broker.publish(*batch(range(10, 20)))
+            wait_until(lambda: "a message waits" in running.log(), running)
+            process = start(server)
+            pool = db.pool()
+            wait_until(lambda: len(events(pool)) == 20, running)
+            assert sorted(observed(pool)) == loads(range(20))
+    finally:
+        db.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+
+
+def start(server: Postgres) -> subprocess.Popen[bytes]:
+    process = server.start()
+    deadline = time.monotonic() + 30
+    while server.address() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+BAD = [
+    (OBSERVED, b"\xff\xfe", "no JSON"),
+    (OBSERVED, b"[" * 100_000, "no JSON"),
+    (OBSERVED, json.dumps(building_year(0) | {"width": -3}), "width"),
+    (OBSERVED, json.dumps(building_year(0) | {"width": "8"}), "width"),
+    (OBSERVED, json.dumps(building_year(0) | {"heating_setpoint": 293.15}), "heating_setpoint"),
+    (OBSERVED, json.dumps(building_year(0) | {"gains": float("nan")}), "gains"),
+    (OBSERVED, json.dumps(building_year(0) | {"colour": 3.0}), "colour"),
+    (OBSERVED, json.dumps({"heating_front": 50.0}), "width: Field required"),
+    (OBSERVED, json.dumps(building_year(0) | {"heating_front": None}), "none of heating_front"),
+    ("nightshift/observations/-house", json.dumps(building_year(0)), "no name"),
+    (EVENTS, b"", "no JSON"),
+    (EVENTS, json.dumps({"text": "a\0b"}), "NUL"),
+    (EVENTS, b'{"x": NaN}', "cannot be stored"),
+    (EVENTS, b'"' + b"x" * 1_000_001 + b'"', "more than 1000000 bytes"),
+]
+
+
+def test_what_does_not_fit_is_kept_with_its_reason_and_nothing_waits_behind_it(
+    database: db.Pool, broker: Broker, tmp_path: Path
+) -> None:
+    with bridging(tmp_path, broker.url) as running:
+        for topic, payload, _ in [*BAD, *BAD[:2]]:
+            broker.publish((topic, payload))
+        broker.publish(*batch(range(1)))
+        wait_until(lambda: len(events(database)) == 1, running)
+    assert observed(database) == loads(range(1))
+    refused = messages.newest(database, "refused", 100)
+    assert messages.count(database) == {"refused": len(BAD), "waiting": 1}
+    for row, (topic, _, reason) in zip(reversed(refused), BAD, strict=True):
+        assert row["topic"] == topic and reason in row["error"], (row["error"], reason)
+        assert reason in running.log()
+
+
+def test_events_are_the_same_by_id_or_by_content(database: db.Pool) -> None:
+    for payload in ({"id": "a", "x": 1}, {"id": "a", "x": 2}, {"id": "b", "x": 1}, {"x": 1}):
+        for topic in (EVENTS, EVENTS + "/2"):
+            bridge.receive(database, topic, json.dumps(payload).encode())
+            bridge.receive(database, topic, json.dumps(payload).encode())
+    assert messages.count(database) == {"waiting": 6}
+    bridge.receive(database, "elsewhere", b"1")
+    (refused,) = messages.newest(database, "refused", 9)
+    assert refused["error"] == "no setting says what this topic is"
+
+
+def certified(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority, beside its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, raw = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
+    (folder / "broker.pem").write_bytes(made.public_bytes(pem))
+    (folder / "broker.key").write_bytes(key.private_bytes(pem, raw, serialization.NoEncryption()))
+    return folder / "broker.pem"
+
+
+def test_tls_and_a_password(database: db.Pool, tmp_path: Path) -> None:
+    certificate = certified(tmp_path)
+    passwords = tmp_path / "passwords"
+    maker = program("mosquitto_passwd", "mosquitto")
+    subprocess.run([maker, "-c", "-b", passwords, "sensors", "opensesame"], check=True)
+    secure = Broker(tmp_path)
+    more = f"allow_anonymous false\npassword_file {passwords}\nlistener {secure.port + 1} 127.0.0.1"
+    secure.more = f"{more}\ncertfile {certificate}\nkeyfile {tmp_path / 'broker.key'}"
+    secure.start()
+    url = f"mqtts://127.0.0.1:{secure.port + 1}"
+    given = {
+        "NIGHTSHIFT_MQTT_AUTHORITY": str(certificate),
+        "NIGHTSHIFT_MQTT_USERNAME": "sensors",
+        "NIGHTSHIFT_MQTT_PASSWORD": "opensesame",
+    }
+    try:
+        with bridging(tmp_path, url, **given) as running:
+            sensor = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311)
+            sensor.username_pw_set("sensors", "opensesame")
+            sensor.tls_set(str(certificate))
+            sensor.connect("127.0.0.1", secure.port + 1)
+            sensor.loop_start()
+            sensor.publish(EVENTS, '{"count": 7}', qos=1).wait_for_publish(10)
+            sensor.disconnect()
+            sensor.loop_stop()
+            wait_until(lambda: events(database) == [7], running)
+        wrong = BridgeProcess(tmp_path, url, given | {"NIGHTSHIFT_MQTT_PASSWORD": "guess"})
+        wrong.start()
+        wait_until(lambda: "refuses: Not authorized" in wrong.log(), wrong)
+        wrong.kill(signal.SIGTERM)
+        strange = BridgeProcess(
+            tmp_path, url, given | {"NIGHTSHIFT_MQTT_AUTHORITY": str(passwords)}
+        )
+        strange.start()
+        wait_until(lambda: "NIGHTSHIFT_MQTT_AUTHORITY" in strange.log(), strange)
+        strange.kill(signal.SIGTERM)
+    finally:
+        secure.stop()
+    assert "opensesame" not in running.log() and "guess" not in running.log()
+
+
+def test_two_bridges_of_one_client_id_are_one_too_many(
+    database: db.Pool, broker: Broker, tmp_path: Path
+) -> None:
+    with bridging(tmp_path, broker.url):
+        second = BridgeProcess(tmp_path, broker.url, {})
+        second.start()
+        assert second.process is not None and second.process.wait(timeout=60) == 9
+        assert "another process is running the MQTT bridge" in second.log()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mqtt_broker": "mqtt://broker.example"},
+        {"mqtt_broker": "mqtts://user:secret@broker.example"},
+        {"mqtt_broker": "http://127.0.0.1"},
+        {"mqtt_broker": "mqtt://127.0.0.1:99999"},
+        {"mqtt_observations": "a/b"},
+        {"mqtt_observations": "a/+/#"},
+    ],
+)
+def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
