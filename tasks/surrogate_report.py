@@ -9,12 +9,14 @@ from prefect.cache_policies import NO_CACHE
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
 from jobs.contract import JobResult, Progress
-from jobs.surrogate.config import TARGETS
+from jobs.surrogate.config import LOADS, TARGETS
 from tasks.gate import paired_interval
 from tasks.publish import costs, curve, finish
 from tasks.report import Report, Score
 from tasks.run import Work
-from tasks.surrogate import HANDBOOK, LOADS, Need, accuracies, read_lines
+from tasks.surrogate import Need
+from tasks.surrogate_data import read_lines
+from tasks.surrogate_gate import HANDBOOK, accuracies
 
 WORST = 5
 COLOURS = ("#c0392b", "#e08283", "#1f5fa8", "#7fb0de")
