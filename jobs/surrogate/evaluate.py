@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from jobs.runtime import Job, Outcome, main
-from jobs.surrogate.config import INPUTS, OUTPUTS, EvaluateConfig
-from jobs.surrogate.network import LOADS, handbook
+from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, EvaluateConfig
+from jobs.surrogate.network import handbook
 from jobs.surrogate.predict import Surrogate, violations
 
 MOST = 5000

@@ -19,8 +19,6 @@ TRANSMITTED, GLASS_U, AIR_HEAT, SPELLS = 0.6, 2.8, 0.34, 6.0
 """Rough values for the encoding only: of the sun through glass, W/m2K, Wh/m3K, K2."""
 SEASONS, BRIGHTER = 4, 0.7
 """Points of the year in the encoding, and how much more sun summer has at the pole."""
-LOADS = 4
-"""Heating front and back, cooling front and back: the first targets."""
 
 
 def encode(x: Tensor) -> Tensor:

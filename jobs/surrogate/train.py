@@ -22,11 +22,10 @@ from torch import Tensor
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate import data as designs
 from jobs.surrogate import export
-from jobs.surrogate.config import INPUTS, OUTPUTS, TrainConfig
+from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, TrainConfig
 from jobs.surrogate.network import (
     ARCHITECTURES,
     GAINS,
-    LOADS,
     NEVER_NEGATIVE,
     PREDICTED,
     Ensemble,
