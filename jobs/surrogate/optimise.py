@@ -117,7 +117,10 @@ class Search(Problem):
         self.risk_aversion = risk_aversion
         config = self.job.config
         found = minimize(
-            self, NSGA2(pop_size=config.population), ("n_gen", config.generations), config.seed
+            self,
+            NSGA2(pop_size=config.population),
+            ("n_gen", config.generations),
+            seed=config.seed,
         )
         rows = self.rows(np.atleast_2d(found.X))
         rows = rows.iloc[np.argsort(cost(rows))].reset_index(drop=True)
