@@ -20,7 +20,9 @@ from tasks.surrogate_parameters import OptimisationParameters
 SEARCHING = Resources(cpus=1, memory_gb=2)
 COLOURS = {"neutral": "#c0392b", "averse": "#1f5fa8"}
 NAMES = {"neutral": "trusting", "averse": "risk-averse"}
-SHOWN = ("wall_u", "roof_u", "floor_u", "mass", "window_front", "window_back", "infiltration")
+NOTABLE = 2.0
+"""kWh/m2 a year."""
+SHOWN = ("wall_u", "roof_u", "floor_u", "mass", "orientation", "overhang", "infiltration")
 
 
 @task(name="prepare weather", cache_policy=NO_CACHE)
@@ -81,7 +83,12 @@ def told(
             f"| {called} | {m['designs']:.0f} | {m['checked']:.0f} | {m['deviation']:.2f} |"
             f" {m['surprise']:+.2f} | {m['worst_surprise']:+.2f} | {m['above_interval']:.0%} |"
         )
-    lines += ["", "kWh/m2 a year; a surprise is what the simulation needs beyond the prediction."]
+    lines += [
+        "",
+        "kWh/m2 a year; a surprise is what the simulation needs beyond the prediction.",
+        "",
+        _verdict(metrics["neutral_worst_surprise"], metrics["averse_worst_surprise"]),
+    ]
     strange = sorted({each for row in rows for each in row["outside"]})
     if strange:
         lines += ["", f"**Outside the training ranges: {', '.join(strange)}.** Trust no figure."]
@@ -96,6 +103,17 @@ def told(
                 f" {row['simulated']:.1f} | {values} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _verdict(trusting: float, averse: float) -> str:
+    """Whether the worst surprise, in kWh/m2, was avoided."""
+    avoided = max(trusting, 0.0) - max(averse, 0.0)
+    if abs(avoided) < NOTABLE:
+        return "Fear of risk made no notable difference to the worst surprise."
+    done = "avoided" if avoided > 0 else "did not avoid bad surprises: the worst is larger by"
+    return f"Fear of risk {done} {abs(avoided):.1f} kWh/m2" + (
+        " of the worst surprise." if avoided > 0 else "."
+    )
 
 
 def draw(rows: list[dict[str, Any]], risk_aversion: float, path: Path) -> None:
@@ -134,9 +152,11 @@ def draw(rows: list[dict[str, Any]], risk_aversion: float, path: Path) -> None:
             ms=5,
             lw=1,
             color=colour,
-            alpha=0.8,
+            alpha=0.6,
             label=f"{NAMES[front]}, ± its 90 % interval",
         )
+    low, high = surprises.get_ylim()
+    surprises.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     surprises.axhline(0, color="#222222", lw=0.8)
     fronts.set(
         xlabel="cost of the envelope, € per m2 of floor",

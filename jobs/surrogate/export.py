@@ -37,18 +37,28 @@ def session(path: Path, providers: list[str] | None = None) -> onnxruntime.Infer
             warnings.warn(f"{provider} is not available here: the CPU is used", stacklevel=2)
     chosen = [p for p in providers or [] if p in available] + ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # `run` has a thread for each core, and each a whole batch
+    options.intra_op_num_threads = 1  # `in_batches` has one a core, each with a batch
     return onnxruntime.InferenceSession(path, options, providers=list(dict.fromkeys(chosen)))
 
 
 def run(model: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and half-width, each (B, targets), of designs (B, inputs)."""
-    x = np.ascontiguousarray(x, np.float32)
-    parts = [x[start : start + BATCH] for start in range(0, len(x), BATCH)]
+    mean, half_width = in_batches(model, {"designs": np.ascontiguousarray(x, np.float32)})
+    return mean, half_width
+
+
+def in_batches(
+    model: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """All outputs for inputs of B rows each, in batches of BATCH, one to a thread for each core."""
+    count = len(next(iter(feeds.values())))
+    parts = [
+        {name: values[start : start + BATCH] for name, values in feeds.items()}
+        for start in range(0, count, BATCH)
+    ]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        answers = list(threads.map(lambda part: model.run(None, {"designs": part}), parts))
-    mean, half_width = zip(*answers, strict=True)
-    return np.concatenate(mean), np.concatenate(half_width)
+        answers = list(threads.map(lambda part: model.run(None, part), parts))
+    return [np.concatenate(each) for each in zip(*answers, strict=True)]
 
 
 def write(

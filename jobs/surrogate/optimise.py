@@ -2,7 +2,7 @@
 
     python -m jobs.surrogate.optimise JOB_FOLDER
 
-Inputs: `champion`, optionally `weather` (an EPW file; MILD without it). NSGA-II (Deb et al. 2002,
+Inputs: `champion`, optionally `weather` (an EPW file; SUNNY without it). NSGA-II (Deb et al. 2002,
 pymoo) searches twice, from the same first population: `neutral` takes the predicted energy as it
 is, `averse` adds `risk_aversion` standard deviations. Points of both fronts are then simulated, so
 that what each was promised can be compared with what it gets.
@@ -37,23 +37,25 @@ GIVEN = {
     "heating_setpoint": 20.0,
     "cooling_setpoint": 26.0,
     "setback": 3.0,
+    "window_front": 0.5,
+    "window_back": 0.3,
 }
-"""Size, use and comfort of the house; all else of config.DESIGN is searched."""
+"""Size, use, comfort and light of the house; all else of config.DESIGN is searched."""
 SEARCHED = tuple(quantity for quantity in DESIGN if quantity.name not in GIVEN)
-MILD = {
-    "latitude": 48.0,
-    "mean_temperature": 11.0,
-    "seasonal_swing": 10.0,
-    "daily_swing": 5.0,
-    "clearness": 0.48,
+SUNNY = {
+    "latitude": 38.0,
+    "mean_temperature": 17.0,
+    "seasonal_swing": 9.0,
+    "daily_swing": 6.0,
+    "clearness": 0.6,
     "wind": 3.0,
     "seed": 1,
 }
-"""The made-up climate where no weather is given."""
+"""The made-up climate where no weather is given: winters to heat, summers to cool."""
 INSULATION, CONCRETE = 150.0, 250.0
 """Round prices an m3; they, and those below, are in euros and only rank designs."""
-GLASS, SHADE = 300.0, 150.0
-"""An m2 of window more than of wall, and an m2 of overhang."""
+SHADE = 150.0
+"""An m2 of overhang."""
 TIGHTNESS = 15.0
 """An m2 of floor, each time that infiltration is divided by e, from the leakiest on."""
 OPAQUE, CONDUCTIVITY = 0.17, 0.035
@@ -73,7 +75,7 @@ class Front:
 
 
 def cost(designs: pd.DataFrame) -> np.ndarray:
-    """What is built beyond bare walls, in euros an m2 of floor, of designs (N rows) → (N,)."""
+    """Insulation, concrete, shade and airtightness in euros an m2 of floor, of designs, (N,)."""
     width, depth, height = designs["width"], designs["depth"], designs["height"]
     floor, front = 2 * width * depth, width * height
     glass = front * (designs["window_front"] + designs["window_back"])
@@ -84,7 +86,7 @@ def cost(designs: pd.DataFrame) -> np.ndarray:
         for name, area in areas.items()
     )
     concrete = (walls + 2 * floor) * designs["mass"]
-    price = INSULATION * insulation + CONCRETE * concrete + GLASS * glass
+    price = INSULATION * insulation + CONCRETE * concrete
     price = price + SHADE * designs["overhang"] * width
     leakiest = next(quantity.high for quantity in SEARCHED if quantity.name == "infiltration")
     tight = TIGHTNESS * np.log(leakiest / designs["infiltration"])
@@ -141,7 +143,7 @@ def check(front: Front, weather: Weather, count: int) -> tuple[np.ndarray, np.nd
 def program(job: Job[OptimiseConfig]) -> Outcome:
     config = job.config
     weather = (
-        read_epw(job.input("weather")) if "weather" in job.spec.inputs else make_climate(**MILD)
+        read_epw(job.input("weather")) if "weather" in job.spec.inputs else make_climate(**SUNNY)
     )
     search = Search(job, Surrogate(job.input("champion")), describe_weather(weather))
     metrics: dict[str, float] = {"evaluated": 2.0 * config.population * config.generations}
