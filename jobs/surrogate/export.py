@@ -43,22 +43,22 @@ def session(path: Path, providers: list[str] | None = None) -> onnxruntime.Infer
 
 def run(model: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and half-width, each (B, targets), of designs (B, inputs)."""
-    mean, half_width = in_batches(model, {"designs": np.ascontiguousarray(x, np.float32)})
-    return mean, half_width
+    answers = in_batches(model, {"designs": np.ascontiguousarray(x, np.float32)})
+    mean, half_width = zip(*answers, strict=True)
+    return np.concatenate(mean), np.concatenate(half_width)
 
 
 def in_batches(
     model: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
-) -> list[np.ndarray]:
-    """All outputs for inputs of B rows each, in batches of BATCH, one to a thread for each core."""
+) -> list[list[np.ndarray]]:
+    """The outputs of each batch of BATCH rows of the inputs, one to a thread for each core."""
     count = len(next(iter(feeds.values())))
     parts = [
         {name: values[start : start + BATCH] for name, values in feeds.items()}
         for start in range(0, count, BATCH)
     ]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        answers = list(threads.map(lambda part: model.run(None, part), parts))
-    return [np.concatenate(each) for each in zip(*answers, strict=True)]
+        return list(threads.map(lambda part: model.run(None, part), parts))
 
 
 def write(
