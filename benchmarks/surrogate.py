@@ -4,7 +4,7 @@
 
 PYTHON is that of the job environment (`python -m infra.compute.environments surrogate`), FOLDER an
 exported surrogate. Rounds alternate, so that load from outside falls on all alike. The bare
-products are MatMuls of the members' shapes alone, in the same library with as many threads.
+products are MatMuls of the network's shapes alone, in the same library, batches and threads.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
 from jobs.surrogate.designs import build, sample, sample_climates
+from jobs.surrogate.export import in_batches
 from jobs.surrogate.physics import simulate
 from jobs.surrogate.predict import Surrogate
 
@@ -43,8 +44,10 @@ def bare_products(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         outputs.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, ["b", wide]))
     graph = helper.make_graph(nodes, "products", list(inputs.values()), outputs, weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # as that of the surrogate
     return onnxruntime.InferenceSession(
-        made.SerializeToString(), providers=["CPUExecutionProvider"]
+        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
@@ -52,6 +55,13 @@ def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def cpu_microseconds(work: Callable[[], object]) -> float:
+    """CPU time of all threads for each of BATCH designs: what other load disturbs least."""
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) / BATCH * 1e6
 
 
 def main() -> None:
@@ -71,22 +81,36 @@ def main() -> None:
     buildings = [build(row) for row in designs.head(arguments.simulated).to_dict("records")]
     simulate(buildings[:1], weather.first_days(2), 1, 1)
     timed: dict[str, list[float]] = {"surrogate": [], "products": [], "simulation": [], "loop": []}
-    surrogate(designs), products.run(None, feeds)
+    surrogate(designs), in_batches(products, feeds)
     for number in range(arguments.rounds):
         timed["surrogate"].append(BATCH / seconds(lambda: surrogate(designs)))
-        timed["products"].append(BATCH / seconds(lambda: products.run(None, feeds)))
+        timed["products"].append(BATCH / seconds(lambda: in_batches(products, feeds)))
         if number < 3:
             all_at_once = seconds(lambda: simulate(buildings, weather, 1))
             one_by_one = seconds(lambda: [simulate([b], weather, 1) for b in buildings[:8]])
             timed["simulation"].append(len(buildings) / all_at_once)
             timed["loop"].append(8 / one_by_one)
+    runs = {
+        "surrogate": lambda: surrogate(designs),
+        "products": lambda: in_batches(products, feeds),
+    }
+    cpu = {name: min(cpu_microseconds(work) for _ in range(9)) for name, work in runs.items()}
     rates = {name: statistics.median(values) for name, values in timed.items()}
     for name, values in timed.items():
         spread = f"({min(values):,.1f} to {max(values):,.1f})"
         print(f"{name:<12}{rates[name]:>14,.1f} designs a second  {spread}")
     ratio = rates["surrogate"] / rates["products"]
-    print(f"{ratio:.2f} of the bare products in batches of {BATCH}")
-    print(json.dumps(rates | {"of_products": ratio}))
+    share = cpu["products"] / cpu["surrogate"]
+    print(
+        f"CPU time a design, the least of 9: {cpu['surrogate']:.2f} µs, bare products "
+        f"{cpu['products']:.2f} µs, so {share:.2f} of them"
+    )
+    faster = {name: rates["surrogate"] / rates[name] for name in ("simulation", "loop")}
+    print(f"{ratio:.2f} of the bare products, for populations of {BATCH}")
+    print(
+        f"{faster['simulation']:,.0f} × the simulation, {faster['loop']:,.0f} × one after another"
+    )
+    print(json.dumps(rates | {"of_products": ratio, "cpu_of_products": share}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Each time that the stored ones pass a multiple of NIGHTSHIFT_OBSERVATION_THRESHO
 
 from prefect import flow
 
-from tasks import surrogate
+from tasks import surrogate_data
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.report import Notice
@@ -24,11 +24,11 @@ from tasks.surrogate_parameters import ObservationParameters
 )
 def collect_observations(parameters: ObservationParameters) -> Notice:
     """Check measured building-years and store them for the next retraining."""
-    given = surrogate.prepare_observations(parameters)
+    given = surrogate_data.prepare_observations(parameters)
     with begin("collect-observations", parameters, given.checksums) as work:
-        return surrogate.store_observations(work, given)
+        return surrogate_data.store_observations(work, given)
 
 
 def plan(parameters: ObservationParameters) -> list[Step]:
     """What would be launched, where and at which price."""
-    return surrogate.plan_collecting(parameters)
+    return surrogate_data.plan_collecting(parameters)

@@ -9,11 +9,12 @@ next one with the same parameters.
 
 from prefect import flow
 
-from tasks import ppo, surrogate
+from tasks import ppo, surrogate, surrogate_data
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.report import Notice, Report
 from tasks.run import begin
+from tasks.surrogate_gate import judge_candidate
 from tasks.surrogate_parameters import SurrogateParameters
 from tasks.surrogate_report import publish_retraining
 
@@ -26,9 +27,9 @@ from tasks.surrogate_report import publish_retraining
 )
 def surrogate_retraining(parameters: SurrogateParameters) -> Report | Notice:
     """Retrain a building-energy surrogate, and promote it if it is surely better."""
-    given = surrogate.prepare_inputs(parameters)
+    given = surrogate_data.prepare_inputs(parameters)
     with begin("surrogate-retraining", parameters, given.checksums) as work:
-        observed = surrogate.collect_observations(work, given)
+        observed = surrogate_data.collect_observations(work, given)
         champion = surrogate.current_champion(work)
         need = surrogate.decide(work, champion, observed)
         if not need.retrain:
@@ -36,7 +37,7 @@ def surrogate_retraining(parameters: SurrogateParameters) -> Report | Notice:
         simulated = surrogate.simulate_designs(work, given)
         candidate, held_out = surrogate.train_candidate(work, champion, simulated, observed)
         evaluation = surrogate.evaluate_candidate(work, champion, candidate, held_out)
-        verdict = surrogate.judge_candidate(work, champion, candidate, evaluation)
+        verdict = judge_candidate(work, champion, candidate, evaluation)
         served = ppo.deploy_champion(candidate) if verdict.promote else None
         return publish_retraining(work, champion, candidate, evaluation, verdict, served, need)
 

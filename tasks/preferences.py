@@ -18,6 +18,7 @@ from jobs.contract import Artifact, Resources
 from jobs.dpo.config import BuildConfig
 from jobs.dpo.data import check_file
 from tasks import plan
+from tasks.artifacts import show
 from tasks.dpo_parameters import PreferenceParameters
 from tasks.inputs import function_spec, store, store_function
 from tasks.report import Notice
@@ -129,9 +130,13 @@ def publish_dataset(work: Work, dataset: Artifact) -> Notice:
 
 
 def end_with_notice(
-    work: Work, text: str, nothing: bool = False, dataset: Artifact | None = None
+    work: Work,
+    text: str,
+    dataset: Artifact | None = None,
+    plots: dict[str, Path] | None = None,
+    nothing: bool = False,
 ) -> Notice:
-    """End a run that trained no model, with a Markdown text for people."""
+    """End a run that trained no model, with a Markdown text and PNG `plots` for people."""
     path = work.folder / "report.md"
     path.write_text(text)
     notice = Notice(
@@ -140,9 +145,9 @@ def end_with_notice(
         resumed=work.run.resumed,
         nothing_to_learn=nothing,
         dataset=dataset,
-        files={"markdown": str(path)},
+        files={"markdown": str(path)} | {name: str(file) for name, file in (plots or {}).items()},
     )
-    create_markdown_artifact(key=work.run.flow, markdown=text, description="How the run ended")
+    show(work.run.flow, text, plots or {})
     runs.end(work.pool, work.run, "finished", notice.model_dump(mode="json"))
     return notice
 

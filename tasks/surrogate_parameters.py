@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from jobs.surrogate.config import Training
+from jobs.surrogate.config import Optimisation, Training
 from tasks.run import RunParameters
 
 
@@ -138,3 +138,24 @@ class SurrogateParameters(ObservationParameters):
     )
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     gate: SurrogateGate = Field(default_factory=lambda: SurrogateGate.model_validate({}))
+
+
+class OptimisationParameters(RunParameters):
+    """What a search for good designs is told."""
+
+    name: str = Field(
+        default="house",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        title="Name",
+        description="Name of the surrogate in the registry, whose champion is asked.",
+    )
+    weather: str | None = Field(
+        default=None,
+        title="Weather",
+        description="EPW file to build for; a made-up mild climate without one.",
+    )
+    hours: float = Field(
+        default=0.5, gt=0, le=168, title="Window", description="Hours of the search, at most."
+    )
+    seed: int = Field(default=0, ge=0, title="Seed", description="Of the first population.")
+    optimisation: Optimisation = Field(default_factory=lambda: Optimisation.model_validate({}))

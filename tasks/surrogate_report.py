@@ -9,12 +9,14 @@ from prefect.cache_policies import NO_CACHE
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
 from jobs.contract import JobResult, Progress
-from jobs.surrogate.config import TARGETS
+from jobs.surrogate.config import LOADS, TARGETS
 from tasks.gate import paired_interval
 from tasks.publish import costs, curve, finish
 from tasks.report import Report, Score
 from tasks.run import Work
-from tasks.surrogate import HANDBOOK, LOADS, Need, accuracies, read_lines
+from tasks.surrogate import Need
+from tasks.surrogate_data import read_lines
+from tasks.surrogate_gate import HANDBOOK, accuracies
 
 WORST = 5
 COLOURS = ("#c0392b", "#e08283", "#1f5fa8", "#7fb0de")
@@ -165,12 +167,22 @@ def worst_table(rows: list[dict[str, Any]]) -> str:
 def told(trained: dict[str, float], metrics: dict[str, float], need: Need) -> str:
     """Why it was trained, from what it went on, and what was exported."""
     begun = f"{trained['warm']:.0f} members went on from the champion" if trained["warm"] else ""
+    widths = ", ".join(
+        f"{kind.replace('_', ' ')} {trained[f'width_{kind}']:.4f}"
+        for kind in ("constant", "ensemble", "mc_dropout")
+    )
+    fastest = max(trained[f"{kind}_designs_per_second"] for kind in ("fp32", "fp16", "int8"))
     text = (
         f"Retrained because {need.reason}. {begun or 'All members began anew'}; error of the "
-        f"members on their left-out folds {trained['fold_error']:.1%}, "
-        f"{trained['parameters']:,.0f} parameters in all. ONNX: fp32 {trained['fp32_kb']:.0f} kB, "
-        f"fp16 {trained['fp16_kb']:.0f} kB, int8 {trained['int8_kb']:.0f} kB; fp32 differs from "
-        f"torch by {trained['fp32_difference']:.1e} deviations at most."
+        f"members on their left-out folds {trained['fold_error']:.1%}. Where the intervals were "
+        f"calibrated, the ensemble errs by {trained['teacher_error']:.1%}, and the network of "
+        f"{trained['parameters']:,.0f} parameters that learnt from it, and is exported, by "
+        f"{trained['student_error']:.1%}. Half-widths by kind of spread, in deviations of the "
+        f"targets, the narrowest being kept: {widths}.\n\n"
+        f"ONNX: fp32 {trained['fp32_kb']:.0f} kB, fp16 {trained['fp16_kb']:.0f} kB, int8 "
+        f"{trained['int8_kb']:.0f} kB; fp32 differs from torch by "
+        f"{trained['fp32_difference']:.1e} deviations at most. The fastest answered "
+        f"{fastest / 1e6:.2f} million designs a second where it was trained."
     )
     if "champion_old_error" in metrics:
         text += (

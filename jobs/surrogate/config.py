@@ -70,6 +70,8 @@ TARGETS = (
     Quantity("loss", "kWh/m2", -500, 1500, "a year, net, by envelope and air, per floor of both"),
 )
 OUTPUTS = tuple(q.name for q in TARGETS)
+LOADS = 4
+"""Heating and cooling of both rooms: the first of TARGETS, and what accuracy is about."""
 
 
 class SimulateConfig(BaseModel):
@@ -97,6 +99,31 @@ class EvaluateConfig(BaseModel):
     """What a version is judged by."""
 
     generation: int = Field(ge=0)
+
+
+class Optimisation(BaseModel):
+    """How designs are searched."""
+
+    risk_aversion: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        title="Risk aversion",
+        description="Standard deviations that are added to the predicted energy.",
+    )
+    population: int = Field(
+        default=100, ge=4, le=10_000, title="Population", description="Designs in a generation."
+    )
+    generations: int = Field(
+        default=150, ge=1, title="Generations", description="Of each of the two searches."
+    )
+    checked: int = Field(
+        default=16, ge=2, title="Checked", description="Designs of each front that are simulated."
+    )
+
+
+class OptimiseConfig(Optimisation):
+    seed: int = Field(default=0, ge=0)
 
 
 class Training(BaseModel):

@@ -10,10 +10,13 @@ A table has config.INPUTS, config.OUTPUTS (NaN where not measured) and
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from jobs.surrogate.config import INPUTS, OUTPUTS
 
@@ -80,3 +83,27 @@ def weights(table: pd.DataFrame, real_share: float) -> np.ndarray:
         return np.ones(len(table))
     share = min(real_share, 1 - 1e-6)
     return np.where(real, share / (1 - share) * (~real).sum() / real.sum(), 1.0)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Designs (N, inputs), targets (N, outputs; NaN where not measured), climates, weights (N,)."""
+
+    x: Tensor
+    y: Tensor
+    group: np.ndarray
+    weight: Tensor
+
+    def of(self, chosen: np.ndarray) -> "Data":
+        mask = torch.from_numpy(chosen)
+        return Data(self.x[mask], self.y[mask], self.group[chosen], self.weight[mask])
+
+
+def to_data(table: pd.DataFrame, real_share: float = 0.0) -> Data:
+    """A table as tensors; `real_share` of the weight is the observed one's.
+
+    Without a share all rows count alike.
+    """
+    weight = weights(table, real_share) if real_share else np.ones(len(table))
+    x, y = (torch.tensor(table[list(n)].to_numpy(float)).float() for n in (INPUTS, OUTPUTS))
+    return Data(x, y, table["climate"].to_numpy(), torch.tensor(weight).float())

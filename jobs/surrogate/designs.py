@@ -25,16 +25,21 @@ FACTORS = {
     "window_front": {100: "per cent"},
     "window_back": {100: "per cent"},
     "mass": {1000: "millimetres", 100: "centimetres"},
-    "overhang": {1000: "millimetres"},
-    "width": {1000: "millimetres"},
-    "depth": {1000: "millimetres"},
-    "height": {1000: "millimetres"},
-    "global_radiation": {1000: "Wh/m2", 3.6: "MJ/m2"},
+    "overhang": {1000: "millimetres", 100: "centimetres"},
+    "width": {1000: "millimetres", 100: "centimetres"},
+    "depth": {1000: "millimetres", 100: "centimetres"},
+    "height": {1000: "millimetres", 100: "centimetres"},
+    "global_radiation": {1000: "Wh/m2", 3.6: "MJ/m2", 0.001: "MWh/m2"},
+    **{
+        f"{facing}_radiation": {1000: "Wh/m2", 3.6: "MJ/m2", 0.001: "MWh/m2"}
+        for facing in ("north", "east", "south", "west")
+    },
     "wall_u": {1000: "mW/m2K"},
     "diffuse_share": {100: "per cent"},
 }
 """Units that a column is taken for when its median is out of range by that factor."""
 KELVIN_COLUMNS = ("heating_setpoint", "cooling_setpoint", "mean_temperature")
+FAHRENHEIT_COLUMNS = ("heating_setpoint", "cooling_setpoint")
 
 
 def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFrame:
@@ -165,7 +170,7 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InputError(
-            f"{name}, row {row + 1}: {INPUTS[column]} is {table[INPUTS[column]].iloc[row]!r},"
+            f"{name}, row {row + 1}: {INPUTS[column]} is {table[INPUTS[column]].to_list()[row]!r},"
             " not a number",
             "Correct or leave out that row.",
         )
@@ -192,10 +197,17 @@ def _check_units(numbers: pd.DataFrame, name: str) -> None:
                 f"{name}: {column} looks like kelvin (median {numbers[column].median():.1f})",
                 "Give degrees Celsius.",
             )
+    for column in FAHRENHEIT_COLUMNS:
+        if numbers[column].median() > 50:
+            raise InputError(
+                f"{name}: {column} looks like Fahrenheit (median {numbers[column].median():.1f})",
+                "Give degrees Celsius.",
+            )
     for column, factors in FACTORS.items():
         quantity, median = by_name[column], numbers[column].median()
+        beyond = median > quantity.high * 1.5 or median < quantity.low / 1.5
         for factor, unit in factors.items():
-            if median > quantity.high * 1.5 and quantity.low <= median / factor <= quantity.high:
+            if beyond and quantity.low <= median / factor <= quantity.high:
                 raise InputError(
                     f"{name}: {column} looks like {unit} (median {median:g})",
                     f"Give {quantity.unit if quantity.unit != '1' else 'a share from 0 to 1'}.",

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from jobs.runtime import Job, Outcome, main
-from jobs.surrogate.config import INPUTS, OUTPUTS, EvaluateConfig
-from jobs.surrogate.network import LOADS, handbook
+from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, EvaluateConfig
+from jobs.surrogate.network import encode
 from jobs.surrogate.predict import Surrogate, violations
 
 MOST = 5000
@@ -36,7 +36,7 @@ def program(job: Job[EvaluateConfig]) -> Outcome:
     rows = named.to_dict("records")
     for row, design, known in zip(rows, numbers.to_dict("records"), truth, strict=True):
         row |= {"design": design, "truth": _plain(known)}
-    loads = handbook(torch.tensor(numbers.to_numpy(float)).float())[:, :LOADS].numpy()
+    loads = encode(torch.tensor(numbers.to_numpy(float)).float())[1][:LOADS].T.numpy()
     for row, mean in zip(rows, loads, strict=True):
         row["handbook"] = {"mean": _plain(mean)}
     metrics = {"handbook_error": relative_error(loads, truth)}

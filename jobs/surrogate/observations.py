@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, Quantity
+from jobs.surrogate.config import DESIGN, INPUTS, LOADS, OUTPUTS, Quantity
 from jobs.surrogate.designs import check_designs, read_table
+from jobs.surrogate.network import encode
 from jobs.surrogate.solar import solar_noon
 from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
 
@@ -34,6 +36,10 @@ LONGEST_GAP = 3
 MOST_MISSING = 0.05
 """Of all hours of a column."""
 MOST_OUTLIERS = 0.01
+LEAST_SUN = 200.0
+"""kWh/m2 a year on the horizontal; the poles get more."""
+WORTH_CHECKING, MOST_APART = 100.0, 30.0
+"""Loads from that many kWh/m2 a year on may differ by that factor from what a handbook says."""
 NOON_TOLERANCE = 0.75
 """Hours that the sun's measured noon may lie from the computed one."""
 
@@ -54,12 +60,32 @@ def read_observation(path: Path) -> dict[str, float]:
     place = table[["latitude", "longitude"]].iloc[0].astype(float)
     _check_noon(path.name, hourly, float(place["longitude"]))
     weather = _weather(hourly, float(place["latitude"]), float(place["longitude"]))
-    design = table[[q.name for q in DESIGN]].iloc[:1].assign(**describe_weather(weather))
+    described = describe_weather(weather)
+    if described["global_radiation"] < LEAST_SUN:
+        raise InputError(
+            f"{path.name}: the sun brings {described['global_radiation']:.3g} kWh/m2 a year",
+            "Give direct_normal and diffuse_horizontal in W/m2 (are they kW/m2?).",
+        )
+    design = table[[q.name for q in DESIGN]].iloc[:1].assign(**described)
     inputs = check_designs(design, path.name).iloc[0]
     floor = inputs["width"] * inputs["depth"]
-    loads = {n: float(hourly[n].sum() / 1000 / floor) for n in OUTPUTS[:4]}
+    loads = {n: float(hourly[n].sum() / 1000 / floor) for n in OUTPUTS[:LOADS]}
+    _check_amounts(path.name, inputs, loads)
     air = {n: float(hourly[n].mean()) for n in OUTPUTS[4:6]}
     return {**{name: float(inputs[name]) for name in INPUTS}, **loads, **air}
+
+
+def _check_amounts(name: str, inputs: pd.Series, loads: dict[str, float]) -> None:
+    """Loads of a year must be of the size that there can be: meters may count in kW."""
+    handbook = encode(torch.tensor([inputs.to_list()]))[1][:LOADS, 0].tolist()
+    for (load, measured), said in zip(loads.items(), handbook, strict=True):
+        if max(measured, said) < WORTH_CHECKING:
+            continue
+        if not said / MOST_APART <= measured <= said * MOST_APART:
+            raise InputError(
+                f"{name}: {load} is {measured:.3g} kWh/m2 a year, degree hours say {said:.3g}",
+                "Give it in W (is it kW, or that of several buildings?), or correct the design.",
+            )
 
 
 def _hourly(name: str, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

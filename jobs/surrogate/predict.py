@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from infra.errors import InputError, NightshiftError
 from jobs.surrogate import export
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.config import OUTPUTS
+from jobs.surrogate.config import LOADS, OUTPUTS
 from jobs.surrogate.designs import check_designs, out_of_range, read_lines, read_table
 from jobs.surrogate.weather import read_epw
 
@@ -45,6 +46,23 @@ class Surrogate:
     def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Mean and half-width of the interval, each (B, len(OUTPUTS)), of checked designs."""
         return export.run(self.model, numbers.to_numpy())
+
+
+def deviation(half_width: np.ndarray, confidence: float) -> np.ndarray:
+    """Standard deviations of normal errors whose intervals of `confidence` have that half-width."""
+    return half_width / norm.ppf(0.5 + confidence / 2)
+
+
+def energy(
+    mean: np.ndarray, half_width: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heating and cooling of the whole floor in kWh/m2 a year, and its standard deviation, (B,).
+
+    The errors of the loads of one design go together (they share its climate), so their deviations
+    add up.
+    """
+    doubt = deviation(half_width[:, :LOADS], confidence)
+    return mean[:, :LOADS].sum(1) / 2, doubt.sum(1) / 2
 
 
 def violations(numbers: pd.DataFrame, mean: np.ndarray) -> list[list[str]]:

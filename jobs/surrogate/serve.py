@@ -13,20 +13,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.stats import norm
 
 from infra.errors import InputError
 from jobs.surrogate.config import INPUTS, OUTPUTS, WEATHER
 from jobs.surrogate.designs import check_designs, out_of_range
-from jobs.surrogate.network import LOADS
-from jobs.surrogate.predict import Surrogate, violations
+from jobs.surrogate.predict import Surrogate, deviation, energy, violations
 
 MOST_BYTES = 16_000_000
 MOST_DESIGNS = 20_000
@@ -56,28 +53,17 @@ def evaluate(surrogate: Surrogate, asked: Population) -> dict[str, Any]:
         )
     numbers = check_designs(pd.DataFrame(asked.designs).assign(**asked.weather), "designs")
     mean, half_width = surrogate(numbers)
-    deviation = half_width / norm.ppf(0.5 + surrogate.confidence / 2)
-    value, best = fitness(mean, deviation, asked.risk_aversion)
+    use, doubt = energy(mean, half_width, surrogate.confidence)
+    fitness = -(use + asked.risk_aversion * doubt)
     return {
         "targets": OUTPUTS,
         "mean": mean.tolist(),
-        "standard_deviation": deviation.tolist(),
-        "fitness": value.tolist(),
-        "best": best,
+        "standard_deviation": deviation(half_width, surrogate.confidence).tolist(),
+        "fitness": fitness.tolist(),
+        "best": int(fitness.argmax()),
         "outside": out_of_range(numbers),
         "broken": violations(numbers, mean),
     }
-
-
-def fitness(mean: np.ndarray, deviation: np.ndarray, risk_aversion: float) -> tuple[Any, int]:
-    """−(energy + risk_aversion × its deviation) of each design in kWh/m2 a year, and the best one.
-
-    Energy is heating and cooling of the whole floor. The errors of the loads of one design go
-    together (they share its climate), so their deviations add up.
-    """
-    energy = mean[:, :LOADS].sum(1) / 2
-    value = -(energy + risk_aversion * deviation[:, :LOADS].sum(1) / 2)
-    return value, int(value.argmax())
 
 
 def make_app(folder: Path, version: str) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Train the surrogate: an ensemble by k-fold, physics in the loss, conformal intervals, ONNX.
+"""Train the surrogate: an ensemble by k-fold, physics in the loss, one student, intervals, ONNX.
 
     python -m jobs.surrogate.train JOB_FOLDER
 
@@ -10,7 +10,6 @@ Artifacts: `candidate` (folder with the ONNX models, surrogate.json, members.pt 
 `held_out` (Parquet, see jobs.surrogate.data). Resumes after the last whole member.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +20,27 @@ from torch import Tensor
 
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate import data as designs
-from jobs.surrogate import export
-from jobs.surrogate.config import INPUTS, OUTPUTS, TrainConfig
+from jobs.surrogate import distil, export
+from jobs.surrogate.config import INPUTS, LOADS, TrainConfig
+from jobs.surrogate.data import Data
 from jobs.surrogate.network import (
     ARCHITECTURES,
-    GAINS,
-    LOADS,
     NEVER_NEGATIVE,
     PREDICTED,
+    SUN,
     Ensemble,
     Member,
-    close_balance,
+    Student,
     encode,
-    handbook,
+    scaled_features,
 )
 
 DROPOUT = 0.02
 BATCH = 128
-PASSES = 20
-"""Of Monte Carlo dropout (Gal and Ghahramani 2016)."""
 WARM = 0.5
 """Of the learning rate, where a member goes on from the champion's."""
 HEATING, SETBACK = INPUTS.index("heating_setpoint"), INPUTS.index("setback")
 COOLING = INPUTS.index("cooling_setpoint")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Designs (N, inputs), targets (N, outputs; NaN where not measured), climates, weights (N,)."""
-
-    x: Tensor
-    y: Tensor
-    group: np.ndarray
-    weight: Tensor
-
-    def of(self, chosen: np.ndarray) -> "Data":
-        mask = torch.from_numpy(chosen)
-        return Data(self.x[mask], self.y[mask], self.group[chosen], self.weight[mask])
-
-
-def to_data(table: pd.DataFrame, real_share: float = 0.0) -> Data:
-    """A table of jobs.surrogate.data as tensors; `real_share` of the weight is the observed one's.
-
-    Without a share all rows count alike.
-    """
-    weight = designs.weights(table, real_share) if real_share else np.ones(len(table))
-    x, y = (torch.tensor(table[list(n)].to_numpy(float)).float() for n in (INPUTS, OUTPUTS))
-    return Data(x, y, table["climate"].to_numpy(), torch.tensor(weight).float())
 
 
 class Trainer:
@@ -106,7 +79,7 @@ class Trainer:
 
     def _error(self, member: Member, data: Data) -> float:
         with torch.no_grad():
-            return relative_error(Ensemble([member], self.scales).eval()(data.x)[0], data.y)
+            return relative_error(Ensemble([member], self.scales).each(data.x)[0], data.y)
 
     def _restored(self, saved: dict[str, Any]) -> Member:
         member = Member(len(self.scales["x_mean"]), saved["widths"], DROPOUT)
@@ -121,8 +94,8 @@ class Trainer:
         member = Member(len(self.scales["x_mean"]), widths, DROPOUT)
         if is_warm:
             member = self._restored(self.warm[number]).train()
-        encoded = (encode(data.x) - self.scales["x_mean"]) / self.scales["x_std"]
-        base = handbook(data.x)
+        features, base = encode(data.x)
+        encoded, base = scaled_features(features, self.scales), base.T
         optimiser = torch.optim.AdamW(member.parameters(), weight_decay=1e-4)
         batches = max(1, len(encoded) // BATCH)
         rate = config.learning_rate * (WARM if is_warm else 1)
@@ -141,23 +114,41 @@ class Trainer:
                 schedule.step()
                 total += loss.item() / batches
             if epoch % 10 == 0 or epoch == config.epochs - 1:
-                step, steps = number * config.epochs + epoch + 1, config.folds * config.epochs
-                self.job.progress(step, steps, f"member {number + 1}", loss=total)
+                self._tell(number, epoch + 1, f"member {number + 1}", total)
         return member.eval()
+
+    def student(self, ensemble: Ensemble) -> Student:
+        """The one network that learns from the ensemble and is exported."""
+        base = encode(self.data.x)[1].T
+
+        def label_loss(raw: Tensor, chosen: Tensor) -> Tensor:
+            return self._loss(raw, base[chosen], self.data, chosen)
+
+        def progress(epoch: int, loss: float) -> bool:
+            self._tell(self.config.folds, epoch + 1, "student", loss)
+            return self.job.stopping
+
+        seed = self.config.seed * 1009 + self.config.generation
+        return distil.teach(ensemble, self.data, self.config.epochs, seed, label_loss, progress)
+
+    def _tell(self, number: int, epoch: int, name: str, loss: float) -> None:
+        epochs = self.config.epochs
+        steps = (self.config.folds + 1) * epochs
+        self.job.progress(number * epochs + epoch, steps, name, loss=loss)
 
     def _loss(self, raw: Tensor, base: Tensor, data: Data, chosen: Tensor) -> Tensor:
         """MSE + energy balance + zone coupling + bounds, each in standard deviations."""
         y, x, weight = data.y[chosen], data.x[chosen], data.weight[chosen]
         y_mean, y_std = self.scales["y_mean"], self.scales["y_std"]
-        units = base + raw * y_std + y_mean
-        closed = close_balance(units, x[:, GAINS])[:, -1]
+        units = base[:, :PREDICTED] + raw * y_std + y_mean
+        closed = (units[:, 0] + units[:, 1] - units[:, 2] - units[:, 3]) / 2 + units[:, SUN]
+        closed = closed + base[:, PREDICTED]
         apart, truly_apart = units[:, 4:5] - units[:, 5:6], y[:, 4:5] - y[:, 5:6]
-        never = [i for i in NEVER_NEGATIVE if i < PREDICTED]
         coldest = (x[:, HEATING] - x[:, SETBACK])[:, None]
         air = units[:, 4:6]
         outside = torch.cat(
             [
-                torch.relu(-units[:, never]) / y_std[never],
+                torch.relu(-units[:, NEVER_NEGATIVE]) / y_std[NEVER_NEGATIVE],
                 torch.relu(coldest - air) / y_std[4:6],
                 torch.relu(air - x[:, COOLING, None]) / y_std[4:6],
             ],
@@ -178,15 +169,15 @@ class Trainer:
 def scales(data: Data) -> dict[str, Tensor]:
     """Mean and deviation of the encoded inputs and of what the targets differ from the handbook,
     those that were not measured left out."""
-    encoded = encode(data.x)
-    targets = data.y[:, :PREDICTED] - handbook(data.x)
+    features, base = encode(data.x)
+    targets = data.y[:, :PREDICTED] - base[:PREDICTED].T
     known = ~targets.isnan()
     count = known.sum(0).clamp(min=1)
     mean = torch.nan_to_num(targets).sum(0) / count
     deviation = torch.where(known, torch.nan_to_num(targets) - mean, 0.0)
     return {
-        "x_mean": encoded.mean(0),
-        "x_std": encoded.std(0).clamp(min=1e-6),
+        "x_mean": features.mean(1),
+        "x_std": features.std(1).clamp(min=1e-6),
         "y_mean": mean,
         "y_std": torch.sqrt((deviation**2).sum(0) / count).clamp(min=1e-6),
     }
@@ -200,8 +191,12 @@ def states(members: list[Member]) -> list[dict[str, Any]]:
 def going_on(champion: Path) -> dict[str, Any] | None:
     """What members go on from; None where the champion was encoded in another way."""
     saved = torch.load(champion / "members.pt")
-    features = encode(torch.ones(1, len(INPUTS))).shape[1]
-    return saved if len(saved["scales"]["x_mean"]) == features else None
+    return saved if torch.equal(saved.get("probe", torch.empty(0)), probe()) else None
+
+
+def probe() -> Tensor:
+    """What the encoding makes of one design: other numbers, another encoding."""
+    return encode(torch.ones(1, len(INPUTS)))[0]
 
 
 def _mean_square(predicted: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -221,49 +216,6 @@ def relative_error(mean: Tensor, y: Tensor) -> float:
     return float(error / torch.where(known, y, 0.0).abs().sum())
 
 
-def calibrate(ensemble: Ensemble, data: Data, confidence: float) -> dict[str, float]:
-    """Set the intervals by split conformal prediction; the kind with the narrower ones is kept.
-
-    Returns the mean widths, in standard deviations of the targets, that each kind would have.
-    """
-    with torch.no_grad():
-        every = ensemble.each(data.x)
-        mean = every.mean(0)
-        spread = torch.sqrt(((every - mean) ** 2).mean(0))
-        for module in ensemble.modules():
-            module.train(isinstance(module, torch.nn.Dropout))
-        dropped = torch.stack([ensemble.each(data.x).mean(0) for _ in range(PASSES)]).std(0)
-        ensemble.eval()
-    error = (data.y - mean).abs()
-    unit = torch.from_numpy(np.nanstd(data.y.numpy(), axis=0)).clamp(min=1.0)
-    # members may agree on most designs, e.g. that nothing is cooled
-    floors = {
-        kind: torch.maximum(each.median(0).values, 0.001 * unit)
-        for kind, each in (("ensemble", spread), ("mc_dropout", dropped))
-    }
-    kinds = {
-        "constant": torch.ones_like(mean),
-        "ensemble": spread + floors["ensemble"],
-        "mc_dropout": dropped + floors["mc_dropout"],
-    }
-    quantiles = {kind: _quantile(error / scale, confidence) for kind, scale in kinds.items()}
-    widths = {kind: float((quantiles[kind] * scale / unit).mean()) for kind, scale in kinds.items()}
-    ensemble.constant = widths["constant"] < widths["ensemble"]
-    ensemble.quantile = quantiles["constant" if ensemble.constant else "ensemble"]
-    ensemble.floor = floors["ensemble"]
-    return {f"width_{kind}": width for kind, width in widths.items()}
-
-
-def _quantile(scores: Tensor, confidence: float) -> Tensor:
-    """The conformal quantile of each column: rank ⌈(n + 1) × confidence⌉ of the known scores."""
-    found = []
-    for column in scores.T:
-        known = column[~column.isnan()].sort().values
-        rank = min(len(known), int(np.ceil((len(known) + 1) * confidence)))
-        found.append(known[rank - 1])
-    return torch.stack(found)
-
-
 def program(job: Job[TrainConfig]) -> Outcome:
     config = job.config
     given = {name: job.input(name) for name in job.spec.inputs}
@@ -276,12 +228,21 @@ def program(job: Job[TrainConfig]) -> Outcome:
     simulated = designs.from_simulation(given["simulated"], config.generation, config.seed)
     table = designs.gather(simulated, observed, memory)
     parts = {part: table[table["part"] == part] for part in designs.PARTS}
-    fitted, calibrates = to_data(parts["train"], config.real_share), to_data(parts["calibrate"])
-    ensemble, fold_error = Trainer(job, fitted, champion).ensemble()
-    widths = calibrate(ensemble, calibrates, config.confidence)
+    fitted, calibrates = (
+        designs.to_data(parts["train"], config.real_share),
+        designs.to_data(parts["calibrate"]),
+    )
+    trainer = Trainer(job, fitted, champion)
+    ensemble, fold_error = trainer.ensemble()
+    student = trainer.student(ensemble)
+    with torch.no_grad():
+        teacher_error = relative_error(ensemble.each(calibrates.x).mean(0), calibrates.y)
+        student_error = relative_error(student.both(calibrates.x)[0].T, calibrates.y)
+    widths = distil.calibrate(student, calibrates, config.confidence)
     folder = job.scratch / "candidate"
-    exported = export.write(ensemble, calibrates.x, calibrates.y, config.confidence, folder)
+    exported = export.write(student, calibrates.x, calibrates.y, config.confidence, folder)
     kept = {"members": states(list(ensemble.members)), "scales": ensemble.scales}
+    kept["probe"] = probe()
     torch.save(kept, folder / "members.pt")
     seed = config.seed + config.generation
     designs.remember(table, config.replay, seed).to_parquet(folder / "memory.parquet")
@@ -289,11 +250,13 @@ def program(job: Job[TrainConfig]) -> Outcome:
     return Outcome(
         {
             "fold_error": fold_error,
+            "teacher_error": teacher_error,
+            "student_error": student_error,
             "designs": float(len(parts["train"])),
             "replayed": float((parts["train"]["generation"] < config.generation).sum()),
             "observations": float(table["real"].sum()),
             "warm": float(min(len(champion["members"]), config.folds) if champion else 0),
-            "parameters": float(sum(p.numel() for p in ensemble.parameters())),
+            "parameters": float(sum(p.numel() for p in student.parameters())),
             **widths,
             **exported,
         },

@@ -121,6 +121,7 @@ def test_a_killed_first_training_goes_on_and_the_second_learns_from_measurements
         promoted = second["verdict"]["promote"]
         assert versions[0]["parent"] == "1" and bool(versions[0]["aliases"]) == promoted
         _answers(user)
+        _optimised(user)
         _served(user, "2" if promoted else "1")
         spent = sum(Decimal(job["usd"]) for job in user.json("jobs", "list"))
         project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
@@ -157,6 +158,17 @@ def _answers(user: User) -> None:
     (user.folder / "broken.jsonl").write_text(lines(MIDDLE, MIDDLE | {"width": -3}))
     code, _, err = user.run("predict", "surrogate", "--name", "mine", "--input", "broken.jsonl")
     assert code == 2 and "row 2: width is -3" in err and "Traceback" not in err
+
+
+def _optimised(user: User) -> None:
+    """A population search with the champion, its points simulated, told and drawn."""
+    search = "run surrogate-optimisation --name mine --population 12 --generations 4 --checked 2"
+    notice = user.json(*search.split(), "--max-cost", "1")
+    told = Path(notice["files"]["markdown"]).read_text()
+    assert "| trusting |" in told and "| risk-averse |" in told and "Fear of risk" in told
+    assert Path(notice["files"]["fronts"]).read_bytes().startswith(b"\x89PNG")
+    code, _, err = user.run(*"run surrogate-optimisation --name nobody".split())
+    assert code == 2 and "'nobody' has no champion" in err and "→" in err
 
 
 def _served(user: User, version: str) -> None:

@@ -93,6 +93,9 @@ def test_a_bad_value_is_named_with_its_row(table, column, value, named) -> None:
         ("width", 1000, "millimetres"),
         ("global_radiation", 1000, "Wh/m2"),
         ("global_radiation", 3.6, "MJ/m2"),
+        ("global_radiation", 0.001, "MWh/m2"),
+        ("south_radiation", 1000, "Wh/m2"),
+        ("height", 100, "centimetres"),
     ],
 )
 def test_units_that_are_wrong_by_a_factor_are_recognised(table, column, factor, named) -> None:
@@ -104,6 +107,8 @@ def test_units_that_are_wrong_by_a_factor_are_recognised(table, column, factor, 
 def test_kelvin_missing_columns_and_empty_tables(table) -> None:
     with pytest.raises(InputError, match="heating_setpoint looks like kelvin"):
         check_designs(table.assign(heating_setpoint=293.15), "d.csv")
+    with pytest.raises(InputError, match="heating_setpoint looks like Fahrenheit"):
+        check_designs(table.assign(heating_setpoint=68.0), "d.csv")
     with pytest.raises(InputError, match="no column depth"):
         check_designs(table.drop(columns="depth"), "d.csv")
     with pytest.raises(InputError, match="holds no row"):

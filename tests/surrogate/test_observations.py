@@ -66,6 +66,14 @@ def kilowatt(table: pd.DataFrame) -> None:
     table["temperature_front"] += 273.15
 
 
+def kilowatts(table: pd.DataFrame) -> None:
+    table[["heating_front", "heating_back"]] /= 1000
+
+
+def dim(table: pd.DataFrame) -> None:
+    table[["direct_normal", "diffuse_horizontal"]] /= 1000
+
+
 def twice(table: pd.DataFrame) -> None:
     table.loc[7, "time"] = table.loc[6, "time"]
 
@@ -85,6 +93,8 @@ def lacking(table: pd.DataFrame) -> None:
         (shift, "noon is -2.0 h"),
         (local, "no offset from UTC"),
         (kilowatt, "temperature_front is out of -30 to 70 degC"),
+        (kilowatts, "heating_front is .* degree hours say"),
+        (dim, "the sun brings"),
         (twice, "row 8: the hour is there twice"),
         (word, "row 8: time 'noon"),
         (lacking, "no column dry_bulb"),

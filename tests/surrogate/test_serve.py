@@ -55,11 +55,17 @@ def test_a_population_is_judged_by_mean_and_risk(client: TestClient) -> None:
     assert set(client.get("/v1/surrogate").json()["inputs"]) == set(INPUTS)
 
 
-def test_who_fears_risk_takes_the_surer_design() -> None:
-    mean = np.array([[10.0] * 4, [11.0] * 4])
-    deviation = np.array([[5.0] * 4, [1.0] * 4])
-    assert serve.fitness(mean, deviation, 0.0)[1] == 0
-    assert serve.fitness(mean, deviation, 1.0)[1] == 1
+def test_who_fears_risk_takes_the_surer_design(client: TestClient, monkeypatch) -> None:
+    narrow, wide = DESIGNS[0] | {"width": 11.0}, DESIGNS[0] | {"width": 10.0}
+
+    def call(_self: Stand, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.repeat(numbers["width"].to_numpy()[:, None], len(OUTPUTS), axis=1)
+        return mean, np.where(mean > 10.5, 1.0, 5.0)
+
+    monkeypatch.setattr(Stand, "__call__", call)
+    for risk_aversion, best in ((0.0, 1), (1.0, 0)):
+        body = {"designs": [narrow, wide], "risk_aversion": risk_aversion}
+        assert ask(client, **body).json()["best"] == best
 
 
 @pytest.mark.parametrize(

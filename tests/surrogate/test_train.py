@@ -13,7 +13,7 @@ import torch
 
 from infra.errors import InputError
 from jobs.runtime import Interrupted
-from jobs.surrogate import data, drift, evaluate, export, predict, simulate, train
+from jobs.surrogate import data, distil, drift, evaluate, export, predict, simulate, train
 from jobs.surrogate.config import (
     DESIGN,
     INPUTS,
@@ -25,7 +25,7 @@ from jobs.surrogate.config import (
     TrainConfig,
 )
 from jobs.surrogate.designs import sample
-from jobs.surrogate.network import Ensemble, Member, handbook
+from jobs.surrogate.network import Ensemble, Member, Student, encode
 
 QUICK = {"folds": 2, "epochs": 25, "seed": 1}
 
@@ -34,7 +34,7 @@ def made_up(count: int, seed: int) -> pd.DataFrame:
     """The handbook, a smooth law beside it, and noise for the simulation; the balance closes."""
     table = sample(DESIGN + WEATHER, count, seed)
     random = np.random.default_rng(seed)
-    known = handbook(torch.tensor(table[list(INPUTS)].to_numpy()).float()).numpy()
+    known = encode(torch.tensor(table[list(INPUTS)].to_numpy()).float())[1].T.numpy()
     law = 1.2 + 0.3 * np.sin(table["mean_temperature"] / 5)
     for number, name in enumerate(OUTPUTS[:4]):
         table[name] = known[:, number] * law * random.uniform(0.97, 1.03, count)
@@ -114,7 +114,7 @@ def test_observations_keep_their_part_and_weigh_their_share(simulated, tmp_path)
     assert weights[table["real"]].sum() / weights.sum() == pytest.approx(0.7)
     assert data.weights(table, 0)[table["real"]].sum() == 0
     assert (data.weights(table[~table["real"]], 0.7) == 1).all()
-    assert train.to_data(real).y[:, -1].isnan().all(), "nobody measured it"
+    assert data.to_data(real).y[:, -1].isnan().all(), "nobody measured it"
 
 
 def test_what_is_remembered_is_bounded_and_has_what_drift_is_told_by(simulated, tmp_path) -> None:
@@ -131,7 +131,7 @@ def test_what_is_remembered_is_bounded_and_has_what_drift_is_told_by(simulated, 
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training alone: exporting takes ten times as long."""
 
-    def write(_ensemble: Ensemble, *given: object) -> dict[str, float]:
+    def write(_student: Student, *given: object) -> dict[str, float]:
         given[-1].mkdir()
         return {}
 
@@ -146,9 +146,11 @@ def error_on(folder: Path, table: pd.DataFrame) -> float:
         member = Member(len(saved["scales"]["x_mean"]), one["widths"], 0.0)
         member.load_state_dict(one["state"])
         members.append(member)
-    rows = train.to_data(table)
+    rows = data.to_data(table)
     with torch.no_grad():
-        return train.relative_error(Ensemble(members, saved["scales"]).eval()(rows.x)[0], rows.y)
+        return train.relative_error(
+            Ensemble(members, saved["scales"]).eval().each(rows.x).mean(0), rows.y
+        )
 
 
 def test_a_later_training_goes_on_and_replay_keeps_old_climates(
@@ -229,10 +231,10 @@ def test_drift_is_told_from_the_same_and_from_other_buildings(trained, tmp_path,
 
 
 def test_conformal_quantile_is_the_right_rank() -> None:
-    scores = torch.arange(1.0, 100.0)[:, None]
-    assert train._quantile(scores, 0.9).item() == 90, "⌈100 × 0.9⌉"
-    scores[50:] = float("nan")
-    assert train._quantile(scores, 0.9).item() == 46, "⌈51 × 0.9⌉ of 50"
+    scores = torch.arange(1.0, 100.0)[None]
+    assert distil.quantile(scores, 0.9).item() == 90, "⌈100 × 0.9⌉"
+    scores[:, 50:] = float("nan")
+    assert distil.quantile(scores, 0.9).item() == 46, "⌈51 × 0.9⌉ of 50"
 
 
 def test_violations_are_named() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tasks.surrogate import accuracies, judge
+from tasks.surrogate_gate import accuracies, judge
 from tasks.surrogate_parameters import SurrogateParameters
 
 FINE = {

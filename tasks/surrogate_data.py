@@ -1,0 +1,155 @@
+"""What a surrogate is given: the user's files, checked, and the observations stored so far."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel
+
+from infra import objects, observations, runs
+from infra.errors import InputError
+from jobs.contract import Artifact, Resources
+from jobs.surrogate.config import CollectConfig
+from tasks import observations as buffer
+from tasks import plan
+from tasks.inputs import store
+from tasks.preferences import end_with_notice, local
+from tasks.report import Notice
+from tasks.run import Work
+from tasks.surrogate_parameters import ObservationParameters, SurrogateParameters
+
+ENVIRONMENT = "surrogate"
+CHECKING = Resources(cpus=1, memory_gb=2)
+
+
+class Given(BaseModel):
+    """The stored files of a run."""
+
+    weather: Artifact | None = None
+    observations: Artifact | None = None
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Name → sha256: what makes two starts the same run."""
+        return {n: v.sha256 for n, v in dict(self).items() if v is not None}
+
+
+class Observed(BaseModel):
+    """The buffer as this run sees it: `artifact` is None where there are too few to learn from."""
+
+    until: int
+    count: int
+    artifact: Artifact | None
+
+
+@task(name="prepare inputs", cache_policy=NO_CACHE)
+def prepare_inputs(parameters: SurrogateParameters) -> Given:
+    """Check that what the user named is there and store it; nothing is spent."""
+    weather = stored_weather(parameters.weather)
+    return Given(weather=weather, observations=_stored_observations(parameters))
+
+
+@task(name="prepare observations", cache_policy=NO_CACHE)
+def prepare_observations(parameters: ObservationParameters) -> Given:
+    """The same for files of observations alone, which must be there."""
+    stored = _stored_observations(parameters)
+    if stored is None:
+        raise InputError(
+            "--observations: no folder was given", "Give a folder of CSV or Parquet files."
+        )
+    return Given(observations=stored)
+
+
+def stored_weather(given: str | None) -> Artifact | None:
+    """The user's EPW file, stored; None where none was given."""
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise InputError(f"--weather: there is no file {path}", "Give an EPW file.")
+    return store(path, "weather")
+
+
+def _stored_observations(parameters: ObservationParameters) -> Artifact | None:
+    if parameters.observations is None:
+        return None
+    folder = Path(parameters.observations).expanduser()
+    if not folder.is_dir() or not [*folder.glob("*.csv"), *folder.glob("*.parquet")]:
+        raise InputError(
+            f"--observations: {folder} is no folder with CSV or Parquet files",
+            "Give a folder of them, one measured building-year each.",
+        )
+    return store(folder, "observations")
+
+
+def _checked(work: Work, given: Given, minimum: int) -> list[dict[str, float]]:
+    """The rows of the user's files, which are checked where they lie, in seconds."""
+    inputs = {"weather": given.weather, "files": given.observations}
+    uris = {name: artifact.uri for name, artifact in inputs.items() if artifact is not None}
+    if not uris:
+        return []
+    result = local(work).job(
+        "collect",
+        "surrogate.collect",
+        CollectConfig(minimum=minimum),
+        uris,
+        work.parameters.data_hours,
+        CHECKING,
+        ENVIRONMENT,
+    )
+    found = result.artifacts.get("observations")
+    return read_lines(found) if found else []
+
+
+@task(name="collect", cache_policy=NO_CACHE)
+def collect_observations(work: Work, given: Given) -> Observed:
+    """Check the files, store what they hold, and fix which observations this run learns from."""
+    parameters: SurrogateParameters = work.parameters
+    rows = _checked(work, given, parameters.minimum_observations)
+    observations.add(work.pool, parameters.name, rows)  # no event: this run learns from them
+    until = observations.newest(work.pool, parameters.name)
+    until = runs.pin(work.pool, work.run, "observations_until", until)
+    count = observations.count(work.pool, parameters.name, 0, until)
+    enough = count >= parameters.minimum_observations
+    artifact = exported(work, "observations", 0, until) if enough else None
+    return Observed(until=until, count=count, artifact=artifact)
+
+
+@task(name="store observations", cache_policy=NO_CACHE)
+def store_observations(work: Work, given: Given) -> Notice:
+    """Check files and store what they hold for a later retraining."""
+    name = work.parameters.name
+    rows = _checked(work, given, 1)
+    new = buffer.take(work.pool, name, rows)
+    total = observations.count(work.pool, name, 0, observations.newest(work.pool, name))
+    text = (
+        f"# {name}: observations\n\n{len(rows)} building-years were checked, {new} of them are "
+        f"new. {total} are stored.\n\n`nightshift run surrogate-retraining --name {name}` learns "
+        "from them.\n"
+    )
+    return end_with_notice(work, text)
+
+
+def exported(work: Work, name: str, after: int, until: int, most: int | None = None) -> Artifact:
+    """Stored observations as an artefact of this run."""
+    uri = f"{work.uri}/{name}"
+    if not objects.exists(uri):
+        path = work.folder / f"{name}.jsonl"
+        observations.export(work.pool, work.parameters.name, path, after, until, most)
+        objects.put(path, uri)
+    return objects.describe(uri)
+
+
+def read_lines(artifact: Artifact) -> list[dict[str, Any]]:
+    """The rows of an artefact of JSON lines, verified."""
+    with TemporaryDirectory() as scratch:
+        path = objects.get(artifact.uri, Path(scratch) / "lines", artifact.sha256)
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def plan_collecting(parameters: ObservationParameters) -> list[plan.Step]:
+    """The one job of collecting."""
+    return [plan.step("collect", ENVIRONMENT, CHECKING, parameters.data_hours, "local")]
