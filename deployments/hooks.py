@@ -158,7 +158,7 @@ def _mapping(mapped: tuple[str, ...], flows: list[str]) -> dict[str, str]:
     """Templates by parameter. Raises InputError for what no flow of the hook has."""
     from jinja2 import TemplateError
 
-    from deployments.cli import flow_names, parameter_model
+    from deployments.catalogue import flow_names, parameter_model
     from deployments.mapping import compiled
 
     for flow in flows:

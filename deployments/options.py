@@ -44,6 +44,32 @@ def parameters(
         raise InputError(f"{option}: {message}", "--help tells every option's bounds.") from None
 
 
+def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The options given, with the files of `folder` that they name as absolute paths."""
+    places = {"__".join(path) for path, field in _fields(model) if _is_place(field)}
+    return given | {
+        name: _absolute(value, folder)
+        for name, value in given.items()
+        if name in places and value is not None
+    }
+
+
+def _is_place(field: FieldInfo) -> bool:
+    kind = _without_none(field.annotation)
+    return kind is Path or "place" in field.metadata or "place" in getattr(kind, "__metadata__", ())
+
+
+def _absolute(value: str, folder: Path) -> str:
+    """A file or folder, or the file of file.py:function or module:function, if it is there."""
+    if (found := folder / Path(value).expanduser()).exists():
+        return str(found)
+    place, colon, function = value.rpartition(":")
+    file = place if place.endswith(".py") else f"{place.replace('.', '/')}.py"
+    if colon and (folder / file).is_file():
+        return f"{folder / file}:{function}"
+    return value
+
+
 def _fields(
     model: type[BaseModel], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

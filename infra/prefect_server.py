@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
@@ -59,6 +61,34 @@ class PrefectServer:
 def own() -> PrefectServer:
     """The server of this home folder."""
     return PrefectServer(settings().home / "prefect")
+
+
+def find() -> str:
+    """As `ensure`, but nothing is started. Raises ServiceUnavailable if no server runs."""
+    os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
+    if not os.environ.get("PREFECT_API_URL"):
+        address = keeper.told(own())
+        if not address:
+            raise ServiceUnavailable(
+                f"no Prefect server runs for {settings().home}",
+                "Start one with `nightshift up --detach`, or set PREFECT_API_URL.",
+            )
+        os.environ["PREFECT_API_URL"] = address["api"]
+    return os.environ["PREFECT_API_URL"].removesuffix("/api")
+
+
+def ask(path: str, content: dict[str, Any] | None = None) -> Any:
+    """POST `content` to, or GET without it from, the API that PREFECT_API_URL names, without
+    importing Prefect. Raises OSError."""
+    asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
+        f"{os.environ['PREFECT_API_URL']}/{path}",
+        data=None if content is None else json.dumps(content).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+        asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
 
 
 def ensure() -> str:

@@ -88,6 +88,12 @@ class Settings(BaseSettings):
         description="Observations of a surrogate's buildings after which "
         "`observations.threshold-reached` is emitted, each time anew.",
     )
+    notifications: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Prefect's notification blocks that are told of budget warnings, failed gates "
+        "and failed runs, as TYPE/NAME divided by commas, e.g. "
+        "`slack-webhook/team,pager-duty-webhook/ops,sendgrid-email/me`.",
+    )
     serving_folder: Path | None = Field(
         default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",
@@ -156,7 +162,9 @@ class Settings(BaseSettings):
         "addresses; unset: any.",
     )
 
-    @field_validator("sky_allowed", "allowed_networks", "trusted_proxies", mode="before")
+    @field_validator(
+        "sky_allowed", "allowed_networks", "trusted_proxies", "notifications", mode="before"
+    )
     @classmethod
     def _divided_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -168,6 +176,14 @@ class Settings(BaseSettings):
     def _known_networks(cls, value: list[str]) -> list[str]:
         for network in value:
             ip_network(network)
+        return value
+
+    @field_validator("notifications")
+    @classmethod
+    def _type_and_name(cls, value: list[str]) -> list[str]:
+        for block in value:
+            if not all(block.partition("/")):
+                raise ValueError(f"{block!r} is not TYPE/NAME, e.g. slack-webhook/team")
         return value
 
     @field_validator("home", "serving_folder", "gateway_certificate", "gateway_key")

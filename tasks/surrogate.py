@@ -23,8 +23,8 @@ from jobs.surrogate.config import (
     SimulateConfig,
     TrainConfig,
 )
+from tasks import announce, plan
 from tasks import observations as buffer
-from tasks import plan
 from tasks.gate import at_most, paired_interval
 from tasks.inputs import store
 from tasks.preferences import end_with_notice, local
@@ -302,6 +302,7 @@ def judge_candidate(
     verdict = judge(rows, evaluation.metrics, champion is not None, work.parameters)
     against = champion.version if champion else "none"
     verdicts.save(work.pool, work.run, candidate.model, candidate.version, against, verdict)
+    announce.judged("surrogate", candidate, against, verdict)
     return verdict
 
 

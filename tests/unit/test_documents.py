@@ -9,15 +9,15 @@ import yaml
 from click.testing import CliRunner
 from pydantic_core import to_jsonable_python
 
-from deployments.cli import (
+from deployments.catalogue import (
     PRESETS,
-    cli,
     flow_function,
     flow_names,
     load_preset,
     parameter_model,
     preset_names,
 )
+from deployments.cli import cli
 from infra.settings import REPOSITORY, Settings
 from tasks import feedback, observations
 
