@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTSHIFT_", extra="ignore", env_ignore_empty=True
+    )
 
     home: Path = Field(
         default=REPOSITORY / ".nightshift",
