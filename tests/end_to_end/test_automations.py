@@ -15,6 +15,8 @@ import pytest
 from infra.settings import REPOSITORY
 from tests.users import User
 
+pytestmark = pytest.mark.timeout(900)
+
 BLOCK = """
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 CustomWebhookNotificationBlock(

@@ -12,6 +12,8 @@ import pytest
 
 from tests.users import User, reachable_folder, settle_in
 
+pytestmark = pytest.mark.timeout(900)
+
 
 def pairs(count: int) -> str:
     """So many preferences as JSON lines."""
