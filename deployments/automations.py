@@ -52,12 +52,7 @@ def automations(flows: dict[str, UUID], blocks: Sequence[UUID]) -> list[Automati
             enabled=False,
             tags=[TAG],
             trigger=EventTrigger(expect={event}, match=_resources(MODEL)),
-            actions=[
-                RunDeployment(
-                    deployment_id=flows[flow],
-                    parameters={"parameters": {"name": "{{ event.payload.model }}"}},
-                )
-            ],
+            actions=[_run(flows[flow])],
         )
         for event, flow in CHAINS.items()
     ]
@@ -90,6 +85,14 @@ def apply(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
             client.update_automation(old.id, kept)
     for stale in there.values():
         client.delete_automation(stale.id)
+
+
+def _run(deployment: UUID) -> RunDeployment:
+    """Start a deployment for the model that the event is of."""
+    parameters = {"parameters": {"name": "{{ event.payload.model }}"}}
+    return RunDeployment.model_validate(
+        {"deployment_id": deployment, "parameters": parameters, "source": "selected"}
+    )
 
 
 def _resources(labels: dict[str, str]) -> Any:

@@ -44,7 +44,7 @@ def main() -> None:
         for name, id_ in flows.items():
             if name in before:
                 content = {"schedules": [_schedule(one) for one in before[name]["schedules"]]}
-                client.request("PATCH", f"/deployments/{id_}", json=content)
+                client.request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=content)
         blocks = [_block(client, given) for given in settings().notifications]
         found = [block for block in blocks if block is not None]
         automations.apply(client, automations.automations(flows, found))

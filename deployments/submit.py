@@ -46,7 +46,7 @@ def submit(flow: str, parameters: BaseModel, wait: bool, as_json: bool) -> None:
 
     Raises ServiceUnavailable without a server, a deployment or a worker, and what the flow raised.
     """
-    prefect_server.find()
+    ui = prefect_server.find()
     from prefect.client.orchestration import get_client
     from prefect.context import refresh_global_settings_context
     from prefect.exceptions import PrefectHTTPStatusError
@@ -63,7 +63,8 @@ def submit(flow: str, parameters: BaseModel, wait: bool, as_json: bool) -> None:
                 told |= _follow(client, created.id, url)
     except (httpx.TransportError, PrefectHTTPStatusError) as error:
         raise ServiceUnavailable(
-            f"the Prefect server does not answer: {error}", "See `nightshift status`."
+            f"the Prefect server at {ui} does not answer: {str(error).splitlines()[0]}",
+            "See `nightshift status`, PREFECT_API_URL and PREFECT_API_AUTH_STRING.",
         ) from None
     if as_json:
         sys.stdout.write(json.dumps(told) + "\n")
