@@ -12,12 +12,14 @@ import sys
 from typing import Any
 
 from infra import keeper, prefect_server
+from infra.errors import NightshiftError
 from infra.settings import REPOSITORY, settings
 
 SECONDS = 180
 
 
 def main() -> None:
+    prefect_server.find()
     before = {one["name"]: one for one in prefect_server.ask("deployments/filter", {})}
     deploying = subprocess.Popen(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
@@ -71,4 +73,7 @@ def _block(client: Any, given: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NightshiftError as error:
+        sys.exit(str(error))
