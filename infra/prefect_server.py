@@ -65,7 +65,6 @@ def own() -> PrefectServer:
 
 def find() -> str:
     """As `ensure`, but nothing is started. Raises ServiceUnavailable if no server runs."""
-    os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
     if not os.environ.get("PREFECT_API_URL"):
         address = keeper.told(own())
         if not address:
@@ -74,6 +73,7 @@ def find() -> str:
                 "Start one with `nightshift up --detach`, or set PREFECT_API_URL.",
             )
         os.environ["PREFECT_API_URL"] = address["api"]
+    _use_own_home()
     return os.environ["PREFECT_API_URL"].removesuffix("/api")
 
 
@@ -96,9 +96,16 @@ def ensure() -> str:
 
     Goes into the environment, which Prefect reads when it is imported or told to look again.
     """
-    os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
+    _use_own_home()
     if given := os.environ.get("PREFECT_API_URL"):
         return given.removesuffix("/api")
     address = keeper.use(own())
     os.environ["PREFECT_API_URL"] = address["api"]
     return address["ui"]
+
+
+def _use_own_home() -> None:
+    """Prefect makes the folder, but not those above it."""
+    folder = settings().home / "prefect" / "home"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(folder)
