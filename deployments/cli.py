@@ -5,25 +5,21 @@
 Nothing heavy is imported before a command needs it.
 """
 
-import ast
-import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from deployments import inference
+from deployments.flow_commands import Here, Served
 from deployments.hooks import hooks
 from deployments.mqtt import mqtt
 from infra.errors import InputError, NightshiftError
 
-FLOWS = Path(__file__).resolve().parent.parent / "flows"
-PRESETS = Path(__file__).resolve().parent / "presets"
 UNAVAILABLE = 4
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -39,104 +35,6 @@ PREFECT_DEFAULTS = {
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
-def flow_names() -> list[str]:
-    """One flow a file of flows/."""
-    return sorted(
-        path.stem.replace("_", "-") for path in FLOWS.glob("*.py") if path.stem != "__init__"
-    )
-
-
-class Flows(click.Group):
-    """`nightshift run`: a command for each flow, made from its parameter model when asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return flow_names()
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _flow_command(cmd_name) if cmd_name in flow_names() else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Flows"):
-            formatter.write_dl([(name, _first_line(name)) for name in flow_names()])
-
-
-def _first_line(name: str) -> str:
-    """The first line of a flow's docstring, without importing Prefect."""
-    module = ast.parse((FLOWS / f"{name.replace('-', '_')}.py").read_text())
-    for node in module.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name.replace("-", "_"):
-            return (ast.get_docstring(node) or "").split("\n")[0]
-    return ""
-
-
-def _flow_command(name: str) -> click.Command:
-    from deployments import options
-    from infra.settings import settings
-
-    settings()
-    model = parameter_model(name)
-
-    def run(preset: str | None, plan: bool, as_json: bool, **given: Any) -> None:
-        parameters = options.parameters(model, given, load_preset(preset) if preset else None)
-        from deployments import start
-
-        if plan:
-            start.show_plan(name, parameters, as_json)
-        else:
-            start.run(name, parameters, as_json)
-
-    return click.Command(
-        name,
-        callback=run,
-        help=flow_module(name).__doc__,
-        params=[
-            *options.options(model),
-            click.Option(
-                ["--preset"],
-                type=click.Choice(preset_names()),
-                help="Start from the values of a file in deployments/presets/.",
-            ),
-            click.Option(
-                ["--plan"],
-                is_flag=True,
-                help="Print what would run, where and at which price; run nothing.",
-            ),
-            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for scripts."),
-        ],
-    )
-
-
-def flow_module(name: str):
-    """The module of a flow: flows/<name>.py."""
-    return importlib.import_module(f"flows.{name.replace('-', '_')}")
-
-
-def flow_function(name: str):
-    """The flow of that name: the module's function of the same name."""
-    return getattr(flow_module(name), name.replace("-", "_"))
-
-
-def parameter_model(name: str) -> Any:
-    """The pydantic model that is the one parameter of a flow."""
-    import inspect
-    import typing
-
-    function = flow_function(name).fn
-    hints = typing.get_type_hints(function)
-    return hints[next(iter(inspect.signature(function).parameters))]
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """The parameter values of one preset file."""
-    import yaml
-
-    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nightshift")
 def cli() -> None:
@@ -146,9 +44,14 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=Flows, name="run")
+@cli.group(cls=Here, name="run")
 def run_group() -> None:
     """Run a flow here, in this process. A killed run is finished by the next one."""
+
+
+@cli.group(cls=Served, name="submit")
+def submit_group() -> None:
+    """Run a flow through the Prefect server, on the worker of `nightshift up`."""
 
 
 @cli.command()
@@ -186,6 +89,15 @@ def down(as_json: bool) -> None:
     from deployments import start
 
     start.end_up(as_json)
+
+
+@cli.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """What is set up, what is missing, how to mend it; an exit code if something is broken."""
+    from deployments import doctor
+
+    doctor.show(as_json)
 
 
 @cli.command()

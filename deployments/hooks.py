@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from deployments.flow_commands import complete_flows
 from infra.errors import InputError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
@@ -22,7 +23,13 @@ def hooks() -> None:
 
 @hooks.command()
 @click.argument("name")
-@click.option("--flow", "flows", multiple=True, help="A flow it may start [default: NAME].")
+@click.option(
+    "--flow",
+    "flows",
+    multiple=True,
+    shell_complete=complete_flows,
+    help="A flow it may start [default: NAME].",
+)
 @click.option(
     "--form",
     type=click.Choice(["standard", "github", "cloudevents"]),
@@ -158,7 +165,7 @@ def _mapping(mapped: tuple[str, ...], flows: list[str]) -> dict[str, str]:
     """Templates by parameter. Raises InputError for what no flow of the hook has."""
     from jinja2 import TemplateError
 
-    from deployments.cli import flow_names, parameter_model
+    from deployments.catalogue import flow_names, parameter_model
     from deployments.mapping import compiled
 
     for flow in flows:

@@ -17,7 +17,7 @@ SCALARS = {int: click.INT, float: click.FLOAT, str: click.STRING, Decimal: click
 
 def options(model: type[BaseModel]) -> list[click.Parameter]:
     """One option a field, those of nested models too; no two fields have the same name."""
-    return [_option(path, field) for path, field in _fields(model)]
+    return [_option(path, field) for path, field in fields(model)]
 
 
 def parameters(
@@ -28,7 +28,7 @@ def parameters(
     Raises InputError naming the option that is wrong.
     """
     values: dict[str, Any] = _copy(preset or {})
-    for path, _ in _fields(model):
+    for path, _ in fields(model):
         value = given.get("__".join(path))
         if value is not None:
             inner = values
@@ -44,13 +44,40 @@ def parameters(
         raise InputError(f"{option}: {message}", "--help tells every option's bounds.") from None
 
 
-def _fields(
+def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The options given, with the files of `folder` that they name as absolute paths."""
+    places = {"__".join(path) for path, field in fields(model) if _is_place(field)}
+    return given | {
+        name: _absolute(value, folder)
+        for name, value in given.items()
+        if name in places and value is not None
+    }
+
+
+def _is_place(field: FieldInfo) -> bool:
+    kind = _without_none(field.annotation)
+    return kind is Path or "place" in field.metadata or "place" in getattr(kind, "__metadata__", ())
+
+
+def _absolute(value: str, folder: Path) -> str:
+    """A file or folder, or the file of file.py:function or module:function, if it is there."""
+    if (found := folder / Path(value).expanduser()).exists():
+        return str(found)
+    place, colon, function = value.rpartition(":")
+    file = place if place.endswith(".py") else f"{place.replace('.', '/')}.py"
+    if colon and (folder / file).is_file():
+        return f"{folder / file}:{function}"
+    return value
+
+
+def fields(
     model: type[BaseModel], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every field that is an option, with its path through nested models."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _fields(kind, (*above, name))
+            yield from fields(kind, (*above, name))
         else:
             yield (*above, name), field
 

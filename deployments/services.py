@@ -14,8 +14,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
-from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from infra.settings import REPOSITORY, settings
 
 POOL = "local"
 NAME = "nightshift"
-DEPLOY_SECONDS = 180
+DEPLOY_SECONDS = 200
 
 
 class Worker:
@@ -48,12 +46,15 @@ class Worker:
             stdin=subprocess.DEVNULL,
             preexec_fn=keeper.die_with_parent(self.death_signal),
             cwd=REPOSITORY,
-            env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "1"},
+            env=os.environ
+            | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+            # Prefect gives the extra logger `nightshift` its handlers, but no level.
+            | {"PREFECT_LOGGING_ROOT_LEVEL": "INFO"},
         )
 
     def address(self) -> dict[str, str] | None:
         try:
-            workers = _ask(f"work_pools/{POOL}/workers/filter", {})
+            workers = prefect_server.ask(f"work_pools/{POOL}/workers/filter", {})
         except OSError:
             return None
         online = [one["name"] for one in workers if one["status"] == "ONLINE"]
@@ -82,19 +83,6 @@ class Bridge:
         return {"url": settings().mqtt_broker or ""}
 
 
-def _ask(path: str, content: dict[str, Any]) -> Any:
-    """POST to the Prefect API. Raises OSError."""
-    asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
-        f"{os.environ['PREFECT_API_URL']}/{path}",
-        data=json.dumps(content).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
-        asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
-    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
-
-
 def services() -> dict[str, Service]:
     """What `up` runs here, in the order in which it starts."""
     home = settings().home
@@ -111,18 +99,20 @@ def services() -> dict[str, Service]:
 
 
 def start_all() -> dict[str, str]:
-    """Start everything and deploy prefect.yaml; the addresses. Raises ServiceUnavailable."""
+    """Start everything, deployments and automations too; the addresses.
+
+    Raises ServiceUnavailable.
+    """
     database.pool()
     ui = prefect_server.ensure()
     running = services()
     with contextlib.suppress(urllib.error.HTTPError):  # 409: it is there
-        _ask("work_pools/", {"name": POOL, "type": "process"})
+        prefect_server.ask("work_pools/", {"name": POOL, "type": "process"})
     deploying = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=REPOSITORY,
+        [sys.executable, "-m", "deployments.deploy"],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
@@ -130,16 +120,17 @@ def start_all() -> dict[str, str]:
         keeper.use(running["worker"])
         if bridge := running.get("MQTT bridge"):
             keeper.use(bridge)
-        out, _ = deploying.communicate(timeout=DEPLOY_SECONDS)
+        _, said = deploying.communicate(timeout=DEPLOY_SECONDS)
     finally:
         if deploying.poll() is None:
-            deploying.kill()
+            deploying.terminate()
             deploying.communicate()
     if deploying.returncode:
         raise ServiceUnavailable(
-            f"the deployments of prefect.yaml cannot be made: {out.strip()[-800:]}",
+            f"the deployments cannot be made: {said.strip()[-800:]}",
             "Mend prefect.yaml, then `nightshift up` again.",
         )
+    sys.stderr.write(said)
     return {"ui": ui, "gateway": f"{address}/hooks/", "home": str(settings().home)}
 
 

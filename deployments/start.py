@@ -14,7 +14,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from deployments import gateway, mqtt
-from deployments.cli import flow_function, flow_module
+from deployments.catalogue import flow_function, flow_module
 from infra import database, interruption, prefect_server
 from infra.errors import ServiceUnavailable
 from infra.settings import settings

@@ -25,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from starlette.requests import ClientDisconnect
 
 from deployments import mapping, signatures
-from deployments.cli import flow_names, parameter_model
+from deployments.catalogue import flow_names, parameter_model
 from deployments.gateway_answers import ANSWERS, BODY, REJECTED, problem
 from deployments.signatures import Malformed, Refused
 from infra import database, hooks

@@ -38,7 +38,7 @@ def surrogate_retraining(parameters: SurrogateParameters) -> Report | Notice:
         candidate, held_out = surrogate.train_candidate(work, champion, simulated, observed)
         evaluation = surrogate.evaluate_candidate(work, champion, candidate, held_out)
         verdict = judge_candidate(work, champion, candidate, evaluation)
-        served = ppo.deploy_champion(candidate) if verdict.promote else None
+        served = ppo.deploy_champion(candidate, "surrogate") if verdict.promote else None
         return publish_retraining(work, champion, candidate, evaluation, verdict, served, need)
 
 

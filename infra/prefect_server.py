@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
@@ -61,14 +63,49 @@ def own() -> PrefectServer:
     return PrefectServer(settings().home / "prefect")
 
 
+def find() -> str:
+    """As `ensure`, but nothing is started. Raises ServiceUnavailable if no server runs."""
+    if not os.environ.get("PREFECT_API_URL"):
+        address = keeper.told(own())
+        if not address:
+            raise ServiceUnavailable(
+                f"no Prefect server runs for {settings().home}",
+                "Start one with `nightshift up --detach`, or set PREFECT_API_URL.",
+            )
+        os.environ["PREFECT_API_URL"] = address["api"]
+    _use_own_home()
+    return os.environ["PREFECT_API_URL"].removesuffix("/api")
+
+
+def ask(path: str, content: dict[str, Any] | None = None) -> Any:
+    """POST `content` to, or GET without it from, the API that PREFECT_API_URL names, without
+    importing Prefect. Raises OSError."""
+    asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
+        f"{os.environ['PREFECT_API_URL']}/{path}",
+        data=None if content is None else json.dumps(content).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+        asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
 def ensure() -> str:
     """Have a Prefect server, and let this process's Prefect use it; the address of its UI.
 
     Goes into the environment, which Prefect reads when it is imported or told to look again.
     """
-    os.environ["PREFECT_HOME"] = str(settings().home / "prefect" / "home")
+    _use_own_home()
     if given := os.environ.get("PREFECT_API_URL"):
         return given.removesuffix("/api")
     address = keeper.use(own())
     os.environ["PREFECT_API_URL"] = address["api"]
     return address["ui"]
+
+
+def _use_own_home() -> None:
+    """Prefect makes the folder, but not those above it."""
+    folder = settings().home / "prefect" / "home"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(folder)

@@ -19,7 +19,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTSHIFT_", extra="ignore", env_ignore_empty=True
+    )
 
     home: Path = Field(
         default=REPOSITORY / ".nightshift",
@@ -88,6 +90,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Observations of a surrogate's buildings after which "
         "`observations.threshold-reached` is emitted, each time anew.",
+    )
+    notifications: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Prefect's notification blocks that are told of budget warnings, failed gates "
+        "and failed runs, as TYPE/NAME divided by commas, e.g. "
+        "`slack-webhook/team,pager-duty-webhook/ops,sendgrid-email/me`.",
     )
     serving_folder: Path | None = Field(
         default=None,
@@ -188,7 +196,8 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        *("sky_allowed", "allowed_networks", "trusted_proxies", "mqtt_observations", "mqtt_events"),
+        *("sky_allowed", "allowed_networks", "trusted_proxies", "notifications"),
+        *("mqtt_observations", "mqtt_events"),
         mode="before",
     )
     @classmethod
@@ -225,6 +234,14 @@ class Settings(BaseSettings):
         for topic in value:
             if topic.split("/").count("+") != 1 or "#" in topic:
                 raise ValueError(f"{topic!r} must have one level + and no #")
+        return value
+
+    @field_validator("notifications")
+    @classmethod
+    def _type_and_name(cls, value: list[str]) -> list[str]:
+        for block in value:
+            if not all(block.partition("/")):
+                raise ValueError(f"{block!r} is not TYPE/NAME, e.g. slack-webhook/team")
         return value
 
     @field_validator(

@@ -1,10 +1,12 @@
 """What goes in and out of every job: `JobSpec` says what, `Resources` how; JSON both ways."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Place = Annotated[str, "place"]
+"""A file, folder, URI, hub id, or function as file.py:function or module:function."""
 CONTINUE_EXIT_CODE = 75
 """sysexits.h EX_TEMPFAIL: the job checkpointed after SIGTERM and can be started again."""
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from jobs.contract import Place
 from jobs.dpo.config import DPOHyperparameters, PairChoice
 from tasks.gate import Gate
 from tasks.run import RunParameters
@@ -27,7 +28,7 @@ class PreferenceParameters(RunParameters):
         title="Feedback since",
         description="How far back feedback is taken: minutes, hours, days or weeks, e.g. 24h.",
     )
-    dataset: str | None = Field(
+    dataset: Place | None = Field(
         default=None,
         title="Dataset",
         description="Pairs or feedback of one's own as JSON lines, plain or gzipped, a file or an "
@@ -51,41 +52,41 @@ class PreferenceParameters(RunParameters):
 class DPOTrainingParameters(PreferenceParameters):
     """What a training is told; every field is an option of the command and a field of the form."""
 
-    model: str = Field(
+    model: Place = Field(
         default="design",
         title="Model",
         description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
     )
-    prompts: str | None = Field(
+    prompts: Place | None = Field(
         default=None,
         title="Prompts",
         description="JSON lines to simulate answers for; none: the demo's own for its model.",
     )
-    held_out: str | None = Field(
+    held_out: Place | None = Field(
         default=None,
         title="Held-out prompts",
         description="JSON lines to judge with; none: the demo's own for its model, else the "
         "held-out prompts of the dataset.",
     )
-    reward: str | None = Field(
+    reward: Place | None = Field(
         default=None,
         title="Reward",
         description="module:function or file.py:function that judges answers, called as TRL calls "
         "reward functions; none: the demo's own for its model, else a reward model is trained on "
         "the pairs.",
     )
-    reward_model: str | None = Field(
+    reward_model: Place | None = Field(
         default=None,
         title="Reward model",
         description="Folder or hub id of a reward model, in place of the reward function.",
     )
-    judge: str | None = Field(
+    judge: Place | None = Field(
         default=None,
         title="Judge",
         description="module:function or file.py:function, f(prompts, first, second, **columns) → "
         "probabilities that the first answer is better, in place of a reward.",
     )
-    success: str | None = Field(
+    success: Place | None = Field(
         default=None,
         title="Success",
         description="module:function that gives 1 for a solved prompt; shown in the report.",

@@ -19,7 +19,7 @@ from infra.verdicts import Verdict
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.design.config import BaseModelConfig
 from jobs.ppo.config import EvaluateConfig, PPOConfig, SampleConfig
-from tasks import plan
+from tasks import announce, plan
 from tasks.gate import Measured, first_version, judge
 from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
 from tasks.ppo_parameters import NightlyPPOParameters
@@ -280,15 +280,18 @@ def judge_candidate(
         work.parameters.gate,
     )
     verdicts.save(work.pool, work.run, champion.model, candidate.version, champion.version, verdict)
+    announce.judged("policy", candidate, champion.version, verdict)
     return verdict
 
 
 @task(name="deploy", cache_policy=NO_CACHE)
-def deploy_champion(candidate: ModelVersion) -> str:
+def deploy_champion(candidate: ModelVersion, kind: announce.Kind = "policy") -> str:
     """Promote the candidate and hand it, verified, to the serving target; where it is served."""
     registry.promote(candidate.model, candidate.version)
     folder = settings().serving_folder or settings().home / "serving"
-    return FolderTarget(folder).deploy(candidate)
+    served = FolderTarget(folder).deploy(candidate)
+    announce.promoted(kind, candidate)
+    return served
 
 
 class Accelerated(Protocol):

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from jobs.contract import Place
 from jobs.ppo.config import Hyperparameters
 from tasks.gate import Gate
 from tasks.run import RunParameters
@@ -16,33 +17,33 @@ class NightlyPPOParameters(RunParameters):
         title="Name",
         description="Name of the model in the registry; its champion is where the night starts.",
     )
-    model: str = Field(
+    model: Place = Field(
         default="design",
         title="Model",
         description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
     )
-    prompts: str = Field(
+    prompts: Place = Field(
         default="design",
         title="Prompts",
         description="JSON lines with a `prompt` each, other columns go to the reward; "
         "'design': the demo's own.",
     )
-    held_out: str | None = Field(
+    held_out: Place | None = Field(
         default=None,
         title="Held-out prompts",
         description="JSON lines to judge with; none: a fifth of the prompts is split off.",
     )
-    reward: str = Field(
+    reward: Place = Field(
         default="jobs.design.reward:reward",
         title="Reward",
         description="module:function or file.py:function, called as TRL calls reward functions.",
     )
-    reward_model: str | None = Field(
+    reward_model: Place | None = Field(
         default=None,
         title="Reward model",
         description="Folder or hub id of a reward model, in place of the reward function.",
     )
-    success: str | None = Field(
+    success: Place | None = Field(
         default=None,
         title="Success",
         description="module:function that gives 1 for a solved prompt; shown in the report.",

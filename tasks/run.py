@@ -51,6 +51,7 @@ class RunParameters(BaseModel):
 
     max_cost: Decimal = Field(
         default=Decimal(20),
+        ge=0,
         max_digits=12,
         decimal_places=4,
         title="Largest cost",

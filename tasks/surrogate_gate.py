@@ -11,6 +11,7 @@ from infra.registry import ModelVersion
 from infra.verdicts import Check, Verdict
 from jobs.contract import JobResult
 from jobs.surrogate.config import LOADS
+from tasks import announce
 from tasks.gate import at_most, paired_interval
 from tasks.run import Work
 from tasks.surrogate_data import read_lines
@@ -29,6 +30,7 @@ def judge_candidate(
     verdict = judge(rows, evaluation.metrics, champion is not None, work.parameters)
     against = champion.version if champion else "none"
     verdicts.save(work.pool, work.run, candidate.model, candidate.version, against, verdict)
+    announce.judged("surrogate", candidate, against, verdict)
     return verdict
 
 

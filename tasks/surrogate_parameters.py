@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from jobs.contract import Place
 from jobs.surrogate.config import Optimisation, Training
 from tasks.run import RunParameters
 
@@ -18,7 +19,7 @@ class ObservationParameters(RunParameters):
         title="Name",
         description="Name of the surrogate in the registry.",
     )
-    observations: str | None = Field(
+    observations: Place | None = Field(
         default=None,
         title="Observations",
         description="Folder of CSV or Parquet files, one measured building-year each, that are "
@@ -89,7 +90,7 @@ class SurrogateGate(BaseModel):
 class SurrogateParameters(ObservationParameters):
     """What a retraining is told; every field is an option of the command and of the form."""
 
-    weather: str | None = Field(
+    weather: Place | None = Field(
         default=None,
         title="Weather",
         description="EPW file that is added to the made-up climates.",
@@ -149,7 +150,7 @@ class OptimisationParameters(RunParameters):
         title="Name",
         description="Name of the surrogate in the registry, whose champion is asked.",
     )
-    weather: str | None = Field(
+    weather: Place | None = Field(
         default=None,
         title="Weather",
         description="EPW file to build for; a made-up mild climate without one.",

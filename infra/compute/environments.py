@@ -22,11 +22,11 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
     Two processes that want the same one make it once; one that was torn is made again. Raises
     EnvironmentBuildError with what uv said, StorageFull.
     """
+    if present := made(name, files):
+        return present
     requirements = requirements_of(name, files)
-    folder = settings().home / "environments" / f"{name}-{_key(requirements)}"
+    folder = _folder(name, requirements)
     complete, python = folder / "COMPLETE", folder / "bin" / "python"
-    if complete.exists() and python.exists():  # it may link to a Python that was removed
-        return python
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("a") as lock:
         try:
@@ -40,6 +40,19 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
             _make(folder, python, requirements, lock.fileno())
             complete.touch()
     return python
+
+
+def made(name: str, files: Path = ENVIRONMENTS) -> Path | None:
+    """The Python of environment `name` if it is whole."""
+    folder = _folder(name, requirements_of(name, files))
+    python = folder / "bin" / "python"
+    if (folder / "COMPLETE").exists() and python.exists():  # it may link to a removed Python
+        return python
+    return None
+
+
+def _folder(name: str, requirements: Path) -> Path:
+    return settings().home / "environments" / f"{name}-{_key(requirements)}"
 
 
 def requirements_of(name: str, files: Path = ENVIRONMENTS) -> Path:

@@ -125,16 +125,34 @@ def ensure_database(name: str) -> None:
 def migrate(connections: Pool) -> None:
     """Apply the numbered SQL files that this database has not seen: all or none."""
     with connections.connection() as connection:
-        if connection.info.server_version < OLDEST_SERVER:
-            raise DatabaseUnavailable(
-                f"PostgreSQL {connection.info.server_version // 10000} is too old",
-                "Let NIGHTSHIFT_DATABASE_URL name a server of version 14 or later.",
-            )
+        check_version(connection.info.server_version)
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
             for name, text in _pending(connection):
                 connection.execute(text.encode())
                 connection.execute("INSERT INTO schema_migrations (name) VALUES (%s)", [name])
+
+
+def server_version() -> int:
+    """Version of the server that runs, e.g. 140005 for 14.5; starts none, makes no database.
+
+    Raises DatabaseUnavailable if it does not answer.
+    """
+    try:
+        target = urlsplit(running_url())._replace(path="/postgres")
+        with psycopg.connect(urlunsplit(target), connect_timeout=5) as connection:
+            return connection.info.server_version
+    except psycopg.OperationalError as error:
+        raise _unavailable(error) from None
+
+
+def check_version(server: int) -> None:
+    """Raises DatabaseUnavailable for a server that is too old; 140005 is 14.5."""
+    if server < OLDEST_SERVER:
+        raise DatabaseUnavailable(
+            f"PostgreSQL {server // 10000} is too old",
+            "Let NIGHTSHIFT_DATABASE_URL name a server of version 14 or later.",
+        )
 
 
 def _pending(connection: psycopg.Connection[DictRow]) -> list[tuple[str, str]]:

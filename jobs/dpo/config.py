@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from jobs.contract import Place
 from jobs.ppo.config import EvaluateConfig, JobConfig, ModelConfig
 
 Loss = Literal[
@@ -29,7 +30,7 @@ Loss = Literal[
 class PairChoice(JobConfig):
     """Which pairs become the dataset."""
 
-    scrub: str = Field(
+    scrub: Place = Field(
         default="jobs.dpo.scrub:scrub",
         title="Scrub",
         description="module:function or file.py:function, text → text, that takes personal data "

@@ -8,7 +8,7 @@ import urllib.request
 
 import httpx
 
-from deployments.cli import flow_names
+from deployments.catalogue import flow_names
 from tests.doors import signed
 
 

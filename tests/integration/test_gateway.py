@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -225,6 +226,27 @@ def test_without_a_database_nothing_is_accepted(door: Door, pool: Pool) -> None:
     while post(door, f"/hooks/{hook.name}", BODY, signed(secret, BODY)).status_code != 202:
         assert time.monotonic() < deadline
     assert len(stored(pool, hook)) == 2
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.0/8, 10.0.0.0/8", "192.0.2.0/24"])
+def test_only_a_trusted_proxy_is_believed(
+    trusted: str, door: Door, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = make_hook(pool)
+    secret = hook.secret.get_secret_value()
+    monkeypatch.setenv("NIGHTSHIFT_TRUSTED_PROXIES", trusted)
+    told = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.9, 198.51.100.7, 10.0.0.3"}
+    told["host"] = "hooks.example.com"
+    with open_door(tmp_path) as behind:
+        known(behind, secret, hook.name)
+        headers = signed(secret, BODY) | told
+        answer = post(behind, f"/hooks/{hook.name}", BODY, headers)
+        post(behind, f"/hooks/{hook.name}", BODY, told)  # refused, so it is logged
+        log = behind.log().splitlines()[-1]
+    scheme, sender = ("https", "198.51.100.7") if "127." in trusted else ("http", "127.0.0.1")
+    assert answer.status_code == 202
+    assert answer.json()["status"].startswith(f"{scheme}://hooks.example.com/deliveries/")
+    assert f'"from": "{sender}"' in log, "the last that is no proxy of ours"
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,33 @@
 import importlib
 import json
 import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import chain
+from typing import Any, get_args
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from cronsim import CronSim
 from pydantic_core import to_jsonable_python
 
-from deployments.cli import (
+from deployments import automations
+from deployments.catalogue import (
     PRESETS,
-    cli,
     flow_function,
     flow_names,
     load_preset,
     parameter_model,
     preset_names,
 )
+from deployments.cli import cli
+from deployments.services import POOL
 from infra.settings import REPOSITORY, Settings
-from tasks import feedback, observations
+from tasks import announce, feedback, guard, observations
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
 GROUPS = ("budget", "hooks", "jobs", "models", "mqtt", "predict", "serve")
@@ -40,37 +50,103 @@ def test_every_flow_has_a_deployment() -> None:
     assert {name.replace("-", "_") for name in flow_names()} == entrypoints
 
 
-def test_schedules_that_cost_money_are_off() -> None:
-    for deployment in DEPLOYMENTS:
-        for schedule in deployment.get("schedules", []):
-            assert schedule["active"] is (deployment["name"] == "cost-guard"), "it launches nothing"
-        for trigger in deployment.get("triggers", []):
-            assert trigger["enabled"] is False
+SCHEDULES = [
+    pytest.param(deployment, schedule, id=f"{deployment['name']} {number}")
+    for deployment in DEPLOYMENTS
+    for number, schedule in enumerate(deployment.get("schedules", []))
+]
 
 
-TRIGGERED = {"dpo-training": feedback.EVENT, "surrogate-retraining": observations.EVENT}
+@pytest.mark.parametrize(("deployment", "schedule"), SCHEDULES)
+def test_every_schedule_has_dates_in_its_own_time_and_is_off_if_it_costs(
+    deployment: dict, schedule: dict
+) -> None:
+    assert schedule["active"] is (deployment["name"] == "cost-guard"), "the guard launches nothing"
+    if cron := schedule.get("cron"):
+        zone = ZoneInfo(schedule["timezone"])
+        dates = CronSim(cron, datetime(2026, 2, 27, tzinfo=zone))
+        times = [next(dates) for _ in range(3)]
+        assert timedelta(0) < times[1] - times[0] <= timedelta(days=31)
+    else:
+        assert schedule["interval"] >= 60
+    flow = flow_function(deployment["name"])
+    given = deployment["parameters"] | schedule.get("parameters", {})
+    flow.validate_parameters(given)
 
 
-@pytest.mark.parametrize("name", TRIGGERED)
-def test_triggers_are_those_that_prefect_and_the_door_know(name: str) -> None:
-    from prefect.events import DeploymentEventTrigger
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+def test_every_deployment_tells_what_it_is(deployment: dict) -> None:
+    assert deployment["name"] == deployment["entrypoint"].split(":")[1].replace("_", "-")
+    assert len(deployment["description"].split()) > 8 and deployment["tags"]
+    assert deployment["work_pool"] == {"name": POOL}
+    assert "triggers" not in deployment, "deployments/automations.py has them"
+    assert set(deployment) <= {
+        "name", "entrypoint", "description", "tags", "parameters", "schedules", "work_pool"
+    }  # fmt: skip
+    flow = flow_function(deployment["name"])
+    default = parameter_model(deployment["name"])()
+    named = flow.flow_run_name.format(parameters=default)
+    assert named.split()[0] == deployment["name"]
+    if hasattr(default, "name"):
+        assert named.split()[1] == default.name, "the run's name says for which model"
 
-    triggered = {d["name"]: d["triggers"] for d in DEPLOYMENTS if d.get("triggers")}
-    assert set(triggered) == set(TRIGGERED)
-    (given,) = triggered[name]
-    trigger = DeploymentEventTrigger.model_validate(given)
-    assert trigger.expect == {TRIGGERED[name]}
-    assert trigger.match.matches({"prefect.resource.id": "nightshift.model.design"})
-    assert "event.payload.model" in str(trigger.parameters)
+
+def test_automations_are_those_that_prefect_takes_and_name_events_of_ours() -> None:
+    from prefect.server.events.schemas.automations import AutomationCreate
+
+    flows = {name: uuid4() for name in flow_names()}
+    assert len(automations.automations(flows, [])) == len(automations.CHAINS)
+    every = automations.automations(flows, [uuid4()])
+    assert len({one.name for one in every}) == len(every)
+    events = set()
+    for one in every:
+        events |= one.trigger.expect
+        costs = any(action.type == "run-deployment" for action in one.actions)
+        assert one.enabled is not costs, "what costs money is off"
+        assert one.description and one.tags == [automations.TAG]
+        AutomationCreate.model_validate(one.model_dump(mode="json", exclude={"owner_resource"}))
+    emitted = {feedback.EVENT, observations.EVENT, guard.EVENT}
+    emitted |= {f"{kind}.refused" for kind in get_args(announce.Kind)}
+    assert emitted <= events
+    assert all(event.startswith("prefect.flow-run.") for event in events - emitted)
+    for event, flow in automations.CHAINS.items():
+        assert parameter_model(flow)(name="gears"), event
 
 
 @pytest.mark.parametrize("name", flow_names())
 def test_every_parameter_says_what_it_is(name: str) -> None:
-    model = parameter_model(name)
     assert flow_function(name).description
-    for field in model.model_fields.values():
-        described = bool(field.title and field.description)
-        assert described or hasattr(field.annotation, "model_fields")
+    for path, field in leaves(parameter_model(name)):
+        assert field.title and field.description, path
+        numbers = {int, float, Decimal} & {field.annotation, *get_args(field.annotation)}
+        if numbers and path.split(".")[-1] not in UNBOUNDED:
+            bounds = {type(one).__name__ for one in field.metadata}
+            assert bounds & {"Ge", "Gt", "Le", "Lt"}, f"{path} has no bound"
+
+
+UNBOUNDED = {"minimum_gain", "target_reward"}
+"""On the scale of the user's own reward."""
+
+
+def leaves(model: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field that is a widget of the form, those of nested models too."""
+    for name, field in model.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            yield from leaves(field.annotation, f"{above}{name}.")
+        else:
+            yield above + name, field
+
+
+@pytest.mark.parametrize("name", flow_names())
+def test_every_form_is_one_that_the_ui_can_draw(name: str) -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(flow_function(name)).model_dump()
+    assert list(schema["properties"]) == ["parameters"]
+    for definition in schema["definitions"].values():
+        for field, widget in definition.get("properties", {}).items():
+            kind = widget.keys() & {"type", "anyOf", "allOf", "$ref", "enum"}
+            assert kind and (widget.get("title") or "$ref" in widget), (field, widget)
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -91,8 +167,18 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 
 def commands() -> list[list[str]]:
-    found = re.findall(r"^nightshift ([^\n#]*)", README, re.M)
-    return [line.split() for line in sorted(set(found))]
+    """Every command line of the README and of docs/."""
+    pages = [README, *(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))]
+    found = [re.findall(r"^nightshift ([^\n#]*)", page, re.M) for page in pages]
+    return [line.split() for line in sorted(set(chain(*found)))]
+
+
+def test_every_flow_has_a_page_and_every_page_is_linked() -> None:
+    pages = {path.name: path.read_text() for path in (REPOSITORY / "docs").glob("*.md")}
+    for name in flow_names():
+        assert any(f"nightshift run {name}" in text for text in pages.values()), name
+    for page in pages:
+        assert f"docs/{page}" in README, page
 
 
 def test_readme_names_make_targets_that_exist() -> None:
@@ -104,7 +190,7 @@ def test_readme_names_make_targets_that_exist() -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_every_command_of_the_readme_exists_with_its_options(command: list[str]) -> None:
+def test_every_command_of_the_documents_exists_with_its_options(command: list[str]) -> None:
     words = [word for word in command if not word.startswith("-")]
     depth = next((i for i in range(len(words), 0, -1) if is_command(words[:i])), 0)
     assert depth, command
@@ -144,6 +230,8 @@ def all_commands(command=cli, path=()) -> list[tuple[str, ...]]:
 
 def test_every_command_is_in_the_readme_and_teaches() -> None:
     for path in all_commands()[1:]:
+        if path[0] == "submit" and len(path) == 2:
+            continue  # the same flows as `run`
         if path[0] != "run" and len(path) == 1 and path[0] in GROUPS:
             continue
         assert "nightshift " + " ".join(path) in README, path

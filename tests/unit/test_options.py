@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
 from deployments import options
-from deployments.cli import flow_names, parameter_model
+from deployments.catalogue import flow_names, parameter_model
 from infra.errors import InputError
 
 

@@ -1,0 +1,56 @@
+"""Which flows and presets there are; nothing heavy is imported before a flow is asked for."""
+
+import ast
+import importlib
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+FLOWS = Path(__file__).resolve().parent.parent / "flows"
+PRESETS = Path(__file__).resolve().parent / "presets"
+
+
+def flow_names() -> list[str]:
+    """One flow a file of flows/."""
+    return sorted(
+        path.stem.replace("_", "-") for path in FLOWS.glob("*.py") if path.stem != "__init__"
+    )
+
+
+def first_line(name: str) -> str:
+    """The first line of a flow's docstring, without importing Prefect."""
+    module = ast.parse((FLOWS / f"{name.replace('-', '_')}.py").read_text())
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name.replace("-", "_"):
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return ""
+
+
+def flow_module(name: str) -> Any:
+    """The module of a flow: flows/<name>.py."""
+    return importlib.import_module(f"flows.{name.replace('-', '_')}")
+
+
+def flow_function(name: str) -> Any:
+    """The flow of that name: the module's function of the same name."""
+    return getattr(flow_module(name), name.replace("-", "_"))
+
+
+def parameter_model(name: str) -> Any:
+    """The pydantic model that is the one parameter of a flow."""
+    function = flow_function(name).fn
+    hints = typing.get_type_hints(function)
+    return hints[next(iter(inspect.signature(function).parameters))]
+
+
+def preset_names() -> list[str]:
+    """One preset a file of deployments/presets/."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The parameter values of one preset file."""
+    import yaml
+
+    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text())

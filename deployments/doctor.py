@@ -1,0 +1,290 @@
+"""`nightshift doctor`: what is set up, what is missing, and how to mend it. It starts nothing.
+
+A check returns what it found, or raises the error that a run would meet; `missing` is what is made
+on first use or needed for some flows only, `broken` what keeps every run from working.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import sqlite3
+import sys
+import urllib.error
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from deployments import gateway
+from deployments.catalogue import flow_names
+from deployments.services import POOL, Worker
+from infra import database, keeper, ledger, objects, prefect_server
+from infra.compute import environments, local
+from infra.errors import (
+    EnvironmentBuildError,
+    NightshiftError,
+    ServiceUnavailable,
+    SettingsError,
+    StorageFull,
+)
+from infra.hooks import secrets
+from infra.settings import Settings, settings
+
+LEAST_GB, ENOUGH_GB = 2, 20
+"""Free disk: what one small run needs, and what all job environments and a few runs need."""
+ENABLED_CLOUDS = "SELECT value FROM config WHERE key LIKE 'enabled_clouds_%'"
+"""As sky.global_user_state stores them; importing SkyPilot takes seconds."""
+COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+class Finding(BaseModel):
+    """What one check found."""
+
+    check: str
+    state: Literal["ok", "missing", "broken"]
+    message: str
+    remedy: str = ""
+
+
+Found = tuple[Literal["ok", "missing"], str, str]
+
+
+def ok(message: str) -> Found:
+    return "ok", message, ""
+
+
+def missing(message: str, remedy: str) -> Found:
+    return "missing", message, remedy
+
+
+def check_python() -> Found:
+    """The interpreter, and every package as infra/environments/control.txt pins it."""
+    pinned = re.findall(
+        r"^([\w.-]+)==([^\s;]+)", environments.requirements_of("control").read_text(), re.MULTILINE
+    )
+    wrong = []
+    for name, version in pinned:
+        try:
+            present = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform
+        if present != version:
+            wrong.append(f"{name} {present} instead of {version}")
+    if wrong:
+        raise EnvironmentBuildError(", ".join(wrong[:5]), "`make setup` installs what is pinned.")
+    return ok(f"{sys.version.split()[0]}, {len(pinned)} pinned packages")
+
+
+def check_settings() -> Found:
+    """Every NIGHTSHIFT_* variable exists and fits the others."""
+    given = settings()
+    gateway.check()
+    if given.hooks_key:
+        secrets.encrypt("probe")
+    if given.s3_endpoint_url and not given.objects_uri.startswith("s3://"):
+        raise SettingsError(
+            "NIGHTSHIFT_S3_ENDPOINT_URL is set, but NIGHTSHIFT_OBJECTS is no s3:// URI",
+            "Set NIGHTSHIFT_OBJECTS=s3://bucket/prefix, or unset the endpoint.",
+        )
+    known = {f"NIGHTSHIFT_{name.upper()}" for name in Settings.model_fields}
+    mine = sorted(name for name in os.environ if name.startswith("NIGHTSHIFT_"))
+    if unknown := [name for name in mine if name not in known]:
+        return missing(f"no such setting: {', '.join(unknown)}", "docs/settings.md lists them.")
+    return ok(", ".join(mine) or "all at their defaults")
+
+
+def check_disk() -> Found:
+    """Room for environments, checkpoints and objects, in a folder that may be written."""
+    home = settings().home
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise StorageFull(f"{there} cannot be written", "Let NIGHTSHIFT_HOME name another folder.")
+    free = shutil.disk_usage(there).free / 1e9
+    if free < LEAST_GB:
+        raise StorageFull(
+            f"{free:.1f} GB are free in {there}, a run needs {LEAST_GB}",
+            "Free some, or let NIGHTSHIFT_HOME name a folder on a larger disk.",
+        )
+    if free < ENOUGH_GB:
+        return missing(f"{free:.1f} GB free in {there}", f"{ENOUGH_GB} are comfortable.")
+    return ok(f"{free:,.0f} GB free in {there}")
+
+
+def check_environments() -> Found:
+    """The job environments that flows run their programs in."""
+    unmade = [name for name in ("train", "surrogate") if environments.made(name) is None]
+    if unmade:
+        return missing(
+            f"not made yet: {', '.join(unmade)}", "The first run that needs one makes it."
+        )
+    return ok("train and surrogate are made")
+
+
+def check_database() -> Found:
+    """PostgreSQL; an embedded one that does not run is started by the first command."""
+    if not _database_runs():
+        return missing("the embedded PostgreSQL does not run", "The first command starts it.")
+    version = database.server_version()
+    database.check_version(version)
+    where = "embedded" if settings().database_url is None else "NIGHTSHIFT_DATABASE_URL"
+    return ok(f"PostgreSQL {version // 10000}.{version % 10000} ({where})")
+
+
+def check_objects() -> Found:
+    """The object store takes, gives back and guards what is written."""
+    objects.check_writable(settings().objects_uri)
+    return ok(settings().objects_uri)
+
+
+def check_prefect() -> Found:
+    """The Prefect server, with a deployment of every flow and a worker."""
+    try:
+        prefect_server.find()
+    except ServiceUnavailable:
+        return missing("no Prefect server runs", "`nightshift up` runs one, `run` does by itself.")
+    api = os.environ["PREFECT_API_URL"]
+    try:
+        version = prefect_server.ask("admin/version")
+        there = {one["name"] for one in prefect_server.ask("deployments/filter", {})}
+    except OSError as error:
+        raise ServiceUnavailable(
+            f"the Prefect server at {api} does not answer: {error}",
+            "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING.",
+        ) from None
+    ours = importlib.metadata.version("prefect")
+    if version.split(".")[:2] != ours.split(".")[:2]:
+        raise ServiceUnavailable(
+            f"the Prefect server at {api} has version {version}, we have {ours}",
+            f"Run a server of version {ours}.",
+        )
+    if absent := sorted(set(flow_names()) - there):
+        return missing(f"no deployment of {', '.join(absent)}", "`nightshift up` makes them.")
+    if Worker(settings().home / "worker").address() is None:
+        return missing(f"no worker takes runs of the pool {POOL}", "`nightshift up` runs one.")
+    return ok(f"{version} at {api}, {len(there)} deployments and a worker")
+
+
+def check_notifications() -> Found:
+    """The Prefect blocks that NIGHTSHIFT_NOTIFICATIONS names."""
+    if not settings().notifications:
+        return missing("nobody is told of warnings", "Name blocks in NIGHTSHIFT_NOTIFICATIONS.")
+    if not os.environ.get("PREFECT_API_URL"):
+        return missing("not checked: no Prefect server runs", "`nightshift up` runs one.")
+    for block in settings().notifications:
+        kind, _, name = block.partition("/")
+        try:
+            prefect_server.ask(f"block_types/slug/{kind}/block_documents/name/{name}")
+        except urllib.error.HTTPError:
+            return missing(
+                f"NIGHTSHIFT_NOTIFICATIONS: the Prefect server has no block {block}",
+                "Make it in the Prefect UI under Blocks, then `nightshift up` again.",
+            )
+    return ok(", ".join(settings().notifications))
+
+
+def check_gateway() -> Found:
+    """The webhook gateway of `nightshift up`."""
+    address = keeper.told(gateway.Gateway(settings().home / "gateway"))
+    if not address:
+        return missing("it does not run", "`nightshift up` runs it; only webhooks need it.")
+    return ok(f"{address['url']}/hooks/")
+
+
+def check_budget() -> Found:
+    """What may be spent now."""
+    if not _database_runs():
+        return missing("not read: the database does not run", "`nightshift budget show` reads it.")
+    budgets = [one for one in ledger.budgets(database.pool()) if one.scope == "project"]
+    left = min(one.remaining for one in budgets)
+    if left <= 0:
+        return missing("nothing is left", "`nightshift budget show` tells when it resets.")
+    return ok(f"{left:,.2f} dollars are left")
+
+
+def check_gpus() -> Found:
+    """GPUs of this machine; jobs without --accelerators run on its CPUs."""
+    seen, said = local.gpu_models(), settings().local_gpus
+    if said is not None and said > len(seen):
+        raise SettingsError(
+            f"NIGHTSHIFT_LOCAL_GPUS={said}, but nvidia-smi shows {len(seen)}",
+            "Correct or unset NIGHTSHIFT_LOCAL_GPUS, or mend the driver.",
+        )
+    memory = psutil.virtual_memory().total / 2**30
+    return ok(f"{', '.join(seen) or 'no GPU'}; {os.cpu_count()} cores, {memory:.0f} GiB")
+
+
+def check_sky() -> Found:
+    """Clouds that SkyPilot last found enabled, read from its state; no cloud is asked."""
+    state = Path.home() / ".sky" / "state.db"
+    clouds: list[str] = []
+    if state.is_file():
+        with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(ENABLED_CLOUDS).fetchall()
+        clouds = sorted({cloud for (value,) in rows for cloud in json.loads(value)})
+    if not clouds:
+        return missing("no cloud is enabled", "`sky check` sets one up; --target sky needs it.")
+    if not settings().objects_uri.startswith("s3://"):
+        return missing(
+            f"{', '.join(clouds)}, but NIGHTSHIFT_OBJECTS is on this machine",
+            "Set NIGHTSHIFT_OBJECTS=s3://bucket/prefix for --target sky.",
+        )
+    return ok(", ".join(clouds))
+
+
+CHECKS: dict[str, Callable[[], Found]] = {
+    "Python": check_python,
+    "settings": check_settings,
+    "disk": check_disk,
+    "job environments": check_environments,
+    "database": check_database,
+    "object store": check_objects,
+    "Prefect": check_prefect,
+    "notifications": check_notifications,
+    "webhooks": check_gateway,
+    "budget": check_budget,
+    "this machine": check_gpus,
+    "SkyPilot": check_sky,
+}
+
+
+def examine() -> tuple[list[Finding], int]:
+    """What every check finds, and the exit code of the first that is broken, else 0."""
+    findings, code = [], 0
+    for name, check in CHECKS.items():
+        try:
+            state, message, remedy = check()
+        except NightshiftError as error:
+            state, message, remedy = "broken", error.message, error.remedy
+            code = code or error.exit_code
+        findings.append(Finding(check=name, state=state, message=message, remedy=remedy))
+    return findings, code
+
+
+def show(as_json: bool) -> None:
+    """Print the findings; ends with an exit code other than 0 if something is broken."""
+    findings, code = examine()
+    if as_json:
+        sys.stdout.write(json.dumps([one.model_dump() for one in findings]) + "\n")
+    else:
+        table = Table(box=None, pad_edge=False)
+        for column in ("check", "state", "what is there"):
+            table.add_column(column, overflow="fold")
+        for one in findings:
+            remedy = f"\n[dim]→ {escape(one.remedy)}[/dim]" if one.remedy else ""
+            state = f"[{COLOURS[one.state]}]{one.state}[/]"
+            table.add_row(one.check, state, escape(one.message) + remedy)
+        Console(highlight=False).print(table)
+    if code:
+        raise SystemExit(code)
+
+
+def _database_runs() -> bool:
+    return settings().database_url is not None or bool(keeper.told(database.embedded()))

@@ -1,0 +1,148 @@
+"""What `nightshift up` puts on the Prefect server, and what it leaves as people have it."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.settings import REPOSITORY
+from tests.users import User
+
+pytestmark = pytest.mark.timeout(900)
+
+BLOCK = """
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+CustomWebhookNotificationBlock(
+    name="test", url="{url}", json_data={{"subject": "{{{{subject}}}}", "body": "{{{{body}}}}"}}
+).save("test")
+"""
+EVENTS = """
+from decimal import Decimal
+from infra.registry import ModelVersion
+from infra.verdicts import Verdict
+from prefect.events import emit_event
+from tasks import announce, feedback
+candidate = ModelVersion(model="words", version="7", uri="", sha256="", base="")
+verdict = Verdict(promote=False, gain=0, confidence_interval=(0, 0), checks=[])
+for _ in range(2):  # a resumed run
+    announce.judged("policy", candidate, "6", verdict)
+model = {"prefect.resource.id": "nightshift.model.words"}
+emit_event(feedback.EVENT, resource=model, payload={"model": "words", "feedback": 500})
+"""
+
+
+class Inbox(HTTPServer):
+    """A place for notifications."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, str]] = []
+        super().__init__(("127.0.0.1", 0), Letters)
+
+
+class Letters(BaseHTTPRequestHandler):
+    server: Inbox
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with Inbox() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def python(user: User, api: str, code: str) -> None:
+    environment = user.environment() | {"PYTHONPATH": str(REPOSITORY), "PREFECT_API_URL": api}
+    environment["PREFECT_HOME"] = str(user.home / "prefect" / "home")
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    return found
+
+
+def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbox) -> None:
+    user.settings["NIGHTSHIFT_GATEWAY_PORT"] = "0"
+    user.settings["NIGHTSHIFT_NOTIFICATIONS"] = "custom-webhook/test"
+    api = user.json("up", "--detach")["ui"] + "/api"
+
+    def ask(method: str, path: str, content: object = None) -> Any:
+        answer = httpx.request(method, f"{api}/{path}", json=content, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    def automations() -> dict[str, dict]:
+        return {one["name"]: one for one in ask("POST", "automations/filter", {})}
+
+    chains = {
+        "feedback.threshold-reached starts dpo-training",
+        "observations.threshold-reached starts surrogate-retraining",
+    }
+    there = automations()
+    assert set(there) == chains and not any(one["enabled"] for one in there.values())
+    (row,) = [one for one in user.json("doctor") if one["check"] == "notifications"]
+    assert "custom-webhook/test" in row["message"] and row["state"] == "missing"
+
+    python(user, api, BLOCK.format(url=f"http://127.0.0.1:{inbox.server_port}"))
+    chain = there["feedback.threshold-reached starts dpo-training"]
+    ask("PATCH", f"automations/{chain['id']}", {"enabled": True})
+    nightly = ask("GET", "deployments/name/nightly-ppo/nightly-ppo")
+    own = {"schedule": {"cron": "5 5 * * *", "timezone": "Europe/Berlin"}, "active": True}
+    theirs = nightly["schedules"][0] | {"active": True}
+    ask("PATCH", f"deployments/{nightly['id']}", {"schedules": [own, schedule(theirs)]})
+    user.json("up", "--detach")  # a second one deploys again
+    again = automations()
+    assert set(again) == chains | {f"notice of {n}" for n in ("budget warnings", "failed gates",
+                                                             "failed runs")}  # fmt: skip
+    assert again[chain["name"]]["enabled"] and again[chain["name"]]["id"] == chain["id"]
+    kept = ask("GET", "deployments/name/nightly-ppo/nightly-ppo")["schedules"]
+    assert {one["schedule"]["cron"]: one["active"] for one in kept} == {
+        "5 5 * * *": True,
+        "0 20 * * *": True,
+    }
+
+    python(user, api, EVENTS)
+
+    def chained() -> Any:
+        runs = ask("POST", "flow_runs/filter", {})
+        mine = [one for one in runs if one["parameters"].get("parameters") == {"name": "words"}]
+        return mine[0] if mine and mine[0]["state"]["type"] == "COMPLETED" else None
+
+    assert wait_for(chained, 90)["name"] == "dpo-training words"
+    wait_for(lambda: inbox.got)
+    code, _, err = user.run("submit", "build-preferences", "--dataset", "nowhere.jsonl", "--wait")
+    assert code == 2, err
+    wait_for(lambda: len(inbox.got) == 2)
+    gate, failed = inbox.got
+    assert gate["subject"] == "words: version 7 did not pass the gate"
+    assert "Version 6 stays champion" in gate["body"]
+    assert failed["subject"] == "build-preferences design: Failed"
+    assert "nowhere.jsonl" in failed["body"] and "/runs/flow-run/" in failed["body"]
+    user.json("down")
+    user.wait_until_nothing_runs()
+
+
+def schedule(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: stored[name] for name in ("schedule", "active", "parameters", "slug")}

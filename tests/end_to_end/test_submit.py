@@ -1,0 +1,197 @@
+"""Flows through the Prefect server of a server's `nightshift up`, followed from another folder."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from infra.keeper import free_port
+from infra.settings import REPOSITORY
+from tests.users import User, reachable_folder, settle_in
+
+pytestmark = pytest.mark.timeout(900)
+AUTH = "admin:of-the-tests"
+
+
+def pairs(count: int) -> str:
+    """So many preferences as JSON lines."""
+    row = '{{"prompt": "word {0}: ", "chosen": "aeiou {0}", "rejected": "xkcd {0}"}}\n'
+    return "".join(row.format(n) for n in range(count))
+
+
+@contextmanager
+def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
+    """A Prefect server as infra/server/compose.yaml has it; what its users have to know."""
+    with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE served_prefect")
+    port = free_port()
+    given = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": postgres.format("served_prefect").replace(
+            "postgresql:", "postgresql+asyncpg:"
+        ),
+        "PREFECT_SERVER_API_AUTH_STRING": AUTH,
+        "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    compose = yaml.safe_load((REPOSITORY / "infra" / "server" / "compose.yaml").read_text())
+    assert given.keys() == compose["services"]["prefect"]["environment"].keys()
+    with (folder / "prefect.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+            env=os.environ | given | {"PREFECT_HOME": str(folder / "prefect")},
+            stdout=log,
+            stderr=log,
+        )
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + 180
+        while not answers(f"{api}/health"):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.2)
+        yield {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": AUTH}
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+            for name in ("served_prefect", "served"):
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, auth=tuple(AUTH.split(":"))).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[User]:
+    """A user of a server: PostgreSQL by URL, Prefect behind its auth string, `nightshift up`."""
+    with reachable_folder() as folder, prefect_server(folder, postgres) as prefect:
+        user = settle_in(folder, unseen_model, train_python)
+        user.settings |= prefect | {
+            "NIGHTSHIFT_DATABASE_URL": postgres.format("served"),
+            "NIGHTSHIFT_GATEWAY_HOST": "0.0.0.0",  # noqa: S104 - as in the files of a server
+            "NIGHTSHIFT_TRUSTED_PROXIES": "127.0.0.0/8",
+            "NIGHTSHIFT_GATEWAY_PORT": "0",
+        }
+        (folder / "pairs.jsonl").write_text(pairs(160))
+        (folder / "many.jsonl").write_text(pairs(200_000))
+        told = user.json("up", "--detach")
+        try:
+            assert told["ui"] + "/api" == prefect["PREFECT_API_URL"]
+            yield user
+        finally:
+            user.json("down")
+        assert answers(f"{prefect['PREFECT_API_URL']}/health"), "it is not ours to end"
+
+
+def api(user: User, method: str, path: str, content: object = None) -> httpx.Response:
+    url = f"{user.settings['PREFECT_API_URL']}/{path}"
+    return httpx.request(method, url, json=content, timeout=30, auth=tuple(AUTH.split(":")))
+
+
+def test_a_run_is_followed_to_its_report(served: User) -> None:
+    command = "submit build-preferences --name words --dataset pairs.jsonl --wait".split()
+    told = served.json(*command)
+    assert told["name"] == "build-preferences words" and told["state"] == "Completed"
+    assert "pairs" in told["report"]
+    run = api(served, "GET", f"flow_runs/{told['id']}").json()
+    given = run["parameters"]["parameters"]
+    assert given == {"name": "words", "dataset": f"{served.folder}/pairs.jsonl"}, (
+        "the worker is elsewhere"
+    )
+    shown = httpx.get(told["url"], headers={"accept": "text/html"})
+    assert told["id"] in told["url"] and "Prefect" in shown.text
+
+    command[3] = "others"
+    code, out, err = served.run(*command)
+    assert code == 0 and "pairs" in out, out + err
+    assert "Running" in err and "beginning build-preferences-" in err, err
+    assert "pull step" not in err and "Traceback" not in err, err
+
+
+def test_failures_have_the_exit_codes_of_run(served: User) -> None:
+    wrong = "build-preferences --dataset nowhere.jsonl".split()
+    here, _, said = served.run("run", *wrong)
+    there, out, err = served.run("submit", *wrong, "--wait", "--json")
+    assert here == there == 2, err
+    assert json.loads(out)["error"] == "InputError" and json.loads(out)["message"] in said
+    assert "Traceback" not in err
+    code, _, err = served.run("submit", "build-preferences", "--data-hours", "0")
+    assert code == 2 and "--data-hours" in err
+
+
+def test_doctor_finds_everything_up(served: User) -> None:
+    found = {one["check"]: one for one in served.json("doctor")}
+    for check in ("Python", "database", "Prefect", "webhooks", "budget", "object store"):
+        assert found[check]["state"] == "ok", found[check]
+
+
+def test_on_a_network_both_doors_are_locked(served: User) -> None:
+    url = served.settings["PREFECT_API_URL"]
+    assert httpx.post(f"{url}/deployments/filter", json={}).status_code == 401
+    rows = {row["service"]: row for row in served.json("status")}
+    assert set(rows) == {"worker", "gateway"} and all(row["running"] for row in rows.values())
+    gateway = rows["gateway"]["where"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert httpx.get(f"{gateway}/health").json() is True
+    assert httpx.post(f"{gateway}/hooks/nightly-ppo").status_code == 401
+    served.settings["PREFECT_API_AUTH_STRING"] = "admin:wrong"
+    try:
+        code, _, err = served.run("submit", "cost-guard")
+        assert code == 4 and "PREFECT_API_AUTH_STRING" in err and "Traceback" not in err, err
+        code, out, _ = served.run("doctor")
+        assert code == 4 and "PREFECT_API_AUTH_STRING" in out.replace("\n", "")
+    finally:
+        served.settings["PREFECT_API_AUTH_STRING"] = AUTH
+
+
+def test_ctrl_c_leaves_the_run_going_and_says_how_to_stop_it(served: User) -> None:
+    command = "submit build-preferences --name other --dataset many.jsonl --wait".split()
+    process = served.start(*command)
+    assert process.stdout is not None and process.stderr is not None
+    url = process.stdout.readline().split()[-1]
+    while "Running" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(2)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "The run goes on" in err and "goes on where" not in err
+    path = f"flow_runs/{url.rpartition('/')[2]}"
+    assert api(served, "GET", path).json()["state"]["type"] == "RUNNING"
+
+    stop = err.partition("→ ")[2].partition(" stops it")[0]
+    variable, *words = shlex.split(stop)
+    name, _, value = variable.partition("=")
+    subprocess.run(words, env=served.environment() | {name: value}, check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while (state := api(served, "GET", path).json()["state"]["type"]) != "CANCELLED":
+        assert time.monotonic() < deadline and state in ("RUNNING", "CANCELLING"), state
+        time.sleep(0.2)
+    (project,) = served.json("budget", "show")
+    assert float(project["reserved"]) == 0, "its job is stopped and settled"
+
+
+def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:
+    code, _, err = user.run("submit", "cost-guard")
+    assert code == 4 and "nightshift up" in err and "Traceback" not in err
+    user.settings["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    code, _, err = user.run("submit", "cost-guard")
+    assert code == 4 and "does not answer" in err and "Traceback" not in err
+    row = api(served, "GET", "deployments/name/nightly-ppo/nightly-ppo").json()
+    api(served, "DELETE", f"deployments/{row['id']}")
+    code, _, err = served.run("submit", "nightly-ppo")
+    assert code == 4 and "no deployment of nightly-ppo" in err and "nightshift up" in err
+    api(served, "PATCH", "work_pools/local", {"is_paused": True})
+    code, _, err = served.run("submit", "cost-guard")
+    assert code == 4 and "PAUSED" in err
+    api(served, "PATCH", "work_pools/local", {"is_paused": False})

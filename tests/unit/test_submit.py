@@ -1,0 +1,85 @@
+"""What `submit` sends of files, and what it makes of a run that failed."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+import infra.errors
+from deployments import options
+from deployments.catalogue import flow_names, parameter_model
+from deployments.submit import failure
+from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, NightshiftError
+
+ERRORS = [
+    kind
+    for _, kind in inspect.getmembers(infra.errors, inspect.isclass)
+    if issubclass(kind, NightshiftError)
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_an_error_that_crossed_the_server_is_the_same(kind: type[NightshiftError]) -> None:
+    raised = kind("what happened", "what to do")
+    said = f"Flow run encountered an exception: {kind.__name__}: {raised}"
+    told = failure("FAILED", said, "http://here")
+    assert type(told) is kind and told.exit_code == kind.exit_code
+    assert (told.message, told.remedy) == ("what happened", "what to do")
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "kind"),
+    [
+        ("CANCELLED", "Flow run was cancelled successfully.", JobStopped),
+        ("CRASHED", "Flow run process exited with non-zero status code -9.", JobFailed),
+        ("FAILED", "Flow run encountered an exception: KeyError: 'x'", JobFailed),
+        ("FAILED", "Flow run encountered an exception: Path: '/x'", JobFailed),
+        ("FAILED", "exception: infra.errors.BudgetExceeded: none left", BudgetExceeded),
+    ],
+)
+def test_other_ends_are_failures_of_the_job(state: str, message: str, kind: type) -> None:
+    told = failure(state, message, "http://here")
+    assert type(told) is kind and told.exit_code in (3, 7)
+    assert told.message in message or "http://here" in told.remedy or kind is JobStopped
+
+
+def test_files_are_sent_as_absolute_paths(tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "rewards.py", "deep/judge.py", "name"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    given = {
+        "dataset": "pairs.jsonl",
+        "reward": "rewards:vowels",
+        "judge": "deep.judge:better",
+        "success": "rewards.py:solved",
+        "pairs__scrub": "jobs.dpo.scrub:scrub",
+        "model": "Qwen/Qwen3-0.6B",
+        "name": "name",
+        "held_out": None,
+        "seed": 3,
+    }
+    sent = options.absolute(parameter_model("dpo-training"), given, tmp_path)
+    assert sent == given | {
+        "dataset": f"{tmp_path}/pairs.jsonl",
+        "reward": f"{tmp_path}/rewards.py:vowels",
+        "judge": f"{tmp_path}/deep/judge.py:better",
+        "success": f"{tmp_path}/rewards.py:solved",
+    }
+
+
+@pytest.mark.parametrize("flow", flow_names())
+def test_every_option_that_names_a_file_is_known_as_one(flow: str, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    model = parameter_model(flow)
+    fields = list(options.fields(model))
+    sent = options.absolute(model, {"__".join(path): "x" for path, _ in fields}, tmp_path)
+    for path, field in fields:
+        words = (field.description or "").lower()
+        names_a_file = any(word in words for word in ("json lines", "folder", "module:", "epw"))
+        assert (sent["__".join(path)] != "x") == names_a_file, path
+
+
+def test_an_input_error_needs_no_remedy() -> None:
+    said = "Flow run encountered an exception: InputError: nothing to say"
+    told = failure("FAILED", said, "http://here")
+    assert isinstance(told, InputError) and told.remedy == ""
