@@ -171,14 +171,14 @@ class Student(nn.Module):
         """Targets in units, (len(OUTPUTS), B), and the spreads in units, (kinds, outputs, B)."""
         features, base = encode(x)
         raw = self.layers(scaled_features(features, self.scales)).T
-        spread = torch.exp(raw[PREDICTED:]).reshape(self.kinds, len(OUTPUTS), -1)
+        spread = torch.exp(raw[PREDICTED:]).unflatten(0, (self.kinds, len(OUTPUTS)))
         return in_units(raw[:PREDICTED], base, self.scales), spread * self.unit[:, None]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and half-width, each (B, len(OUTPUTS)), of designs (B, len(INPUTS))."""
         mean, spread = self.both(x)
         if not self.kinds:
-            return mean.T, self.quantile.expand(len(x), -1)
+            return mean.T, self.quantile.expand_as(mean.T)
         return mean.T, (self.quantile[:, None] * (spread[0] + self.floor[:, None])).T
 
 

@@ -278,6 +278,18 @@ def test_the_command_answers_files_and_lines_and_flags_rows(
         predict.Surrogate(tmp_path)
 
 
+@pytest.mark.parametrize("kept", [None, 1])
+def test_a_student_is_exported_with_and_without_a_spread(simulated, tmp_path, kept) -> None:
+    known = data.to_data(data.from_simulation(simulated, 0, 0))
+    student = Student(train.scales(known), torch.ones(len(OUTPUTS)), len(distil.KINDS)).eval()
+    student.keep(kept)
+    export.write(student, known.x, known.y, 0.9, tmp_path)
+    mean, half_width = export.run(export.session(tmp_path / "fp32.onnx"), known.x.numpy()[:100])
+    wanted = [part.detach().numpy() for part in student(known.x[:100])]
+    assert np.allclose(mean, wanted[0], rtol=1e-3, atol=1e-2)
+    assert np.allclose(half_width, wanted[1], rtol=1e-3, atol=1e-3)
+
+
 def test_unknown_providers_fall_back_to_the_cpu(trained) -> None:
     path = trained[1].artifacts["candidate"] / "fp32.onnx"
     with pytest.warns(UserWarning, match="NoSuchProvider"):
