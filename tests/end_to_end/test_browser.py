@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from deployments.cli import flow_names
+from deployments.catalogue import flow_names
 from infra.keeper import free_port
 from infra.settings import REPOSITORY
 from tests.brokers import Broker, building_year
