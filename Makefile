@@ -17,7 +17,7 @@ test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
 	  tests/unit tests/integration tests/chaos tests/end_to_end
-	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= tests/cloud
+	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --timeout 900 tests/cloud
 	@for jobs in train surrogate; do \
 	  python=$$($(BIN)/python -m infra.compute.environments $$jobs-test) && \
 	  COVERAGE_FILE=$(CURDIR)/.coverage.$$jobs OMP_NUM_THREADS=1 PYTHONPATH=. \
