@@ -39,7 +39,8 @@ def test_night_survives_kills_of_every_process(user, cycle) -> None:
                 kind = list(KINDS)[len(log) % len(KINDS)]
                 if kill_one(user, kind, chance):
                     log.append(kind)
-            process.communicate(timeout=200)
+            process.kill()
+            process.communicate()
         code, out, err = user.run(*cycle)
         assert code == 0, (log, out, err)
         user.wait_until_nothing_runs()
