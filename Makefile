@@ -23,7 +23,7 @@ test: .venv/dev
 	  COVERAGE_FILE=$(CURDIR)/.coverage.$$jobs OMP_NUM_THREADS=1 PYTHONPATH=. \
 	  $$python -m pytest --confcutdir=tests/$$jobs --cov --cov-report= tests/$$jobs || exit 1; \
 	done
-	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=75
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
 
 benchmark: .venv/dev
 	@$(BIN)/python -m benchmarks.ledger
