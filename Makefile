@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENVIRONMENTS := infra/environments
 
-.PHONY: demo setup test check benchmark lock clean
+.PHONY: demo setup test test-control test-cloud test-jobs check benchmark lock clean
 
 demo: setup
 	@$(BIN)/nightshift run nightly-ppo --preset demo
@@ -11,19 +11,29 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
-# One coverage of all runs: the control plane's tests, those on a Slurm cluster of their own (root
-# and Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
+# Most of the tests wait for processes of their own, so several run side by side; the longest first.
+# One coverage of all: the control plane's tests, those on a Slurm cluster of their own (root and
+# Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory test-control
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-cloud test-jobs
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
+
+test-control: .venv/dev
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
-	  tests/unit tests/integration tests/chaos tests/end_to_end
+	  --numprocesses 3 --dist loadscope --no-loadscope-reorder \
+	  tests/chaos tests/end_to_end tests/integration tests/unit
+
+test-cloud: .venv/dev
 	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --timeout 900 tests/cloud
+
+test-jobs: .venv/dev
 	@for jobs in train surrogate; do \
 	  python=$$($(BIN)/python -m infra.compute.environments $$jobs-test) && \
 	  COVERAGE_FILE=$(CURDIR)/.coverage.$$jobs OMP_NUM_THREADS=1 PYTHONPATH=. \
 	  $$python -m pytest --confcutdir=tests/$$jobs --cov --cov-report= tests/$$jobs || exit 1; \
 	done
-	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
 
 benchmark: .venv/dev
 	@$(BIN)/python -m benchmarks.ledger

@@ -29,7 +29,7 @@ def test_github_signs_as_its_documentation_shows() -> None:
         verify("github", [secret], {"x-hub-signature-256": signature}, b"Hello, World?")
 
 
-@pytest.mark.parametrize("secret", [SECRET, OLD])
+@pytest.mark.parametrize("secret", [SECRET, OLD], ids=["newest", "older"])
 def test_any_valid_secret_signs(secret: str) -> None:
     verify("standard", [SECRET, OLD], signed(secret, BODY), BODY.encode())
     verify("github", [SECRET, OLD], github(secret, BODY), BODY.encode())
