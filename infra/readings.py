@@ -25,8 +25,10 @@ WHERE model = %s AND last >= first + %s ORDER BY name
 """
 COMPLETES = """
 WITH year AS (
-    SELECT min(hour) + %(year)s AS ending FROM readings JOIN buildings USING (model)
-    WHERE model = %(model)s AND building = %(building)s AND name = building AND hour >= next_hour
+    SELECT min(hour) + %(year)s AS ending FROM readings
+    WHERE model = %(model)s AND building = %(building)s AND hour >= (
+        SELECT next_hour FROM buildings WHERE model = %(model)s AND name = %(building)s
+    )
 )
 SELECT %(hour)s >= ending AND NOT EXISTS (
     SELECT FROM readings WHERE model = %(model)s AND building = %(building)s
