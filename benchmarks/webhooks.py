@@ -1,22 +1,24 @@
 """Deliveries a second that the gateway accepts from 16 clients, beside pgbench inserting the row.
 
-    python -m benchmarks.webhooks
+    python -m benchmarks.webhooks        (needs Debian's wrk)
 
 Both sides write to one embedded server with its default durability (fsync on) and take turns.
-Ours: 16 connections of one process send signed Standard Webhooks over loopback HTTP to a gateway
-process, each waits for its 202 before it sends the next; every 202 is a committed row. Theirs:
-`pgbench` with 16 connections over the unix socket and prepared statements inserts the same two rows
-(delivery and run) in one statement. The senders use the same two cores. Left out: TLS, distance,
-the start of flow runs (no Prefect server answers, which costs the dispatcher its attempts). The
-CPU time of the gateway's process for each delivery says more than the rest where other work runs.
+Ours: 16 connections of wrk send Standard Webhooks over loopback HTTP to a gateway process, each
+waits for its 202 before it sends the next. Every request has an id and a signature of its own, made
+beforehand: signing is the senders' work. Afterwards the committed rows are counted: there must be
+one for each 202. Theirs: `pgbench` with 16 connections over the unix socket and prepared statements
+inserts the same two rows (delivery and run) in one statement. The senders of both are C programs on
+the same two cores. Left out: TLS, distance, the start of flow runs (no Prefect server answers,
+which costs the dispatcher its attempts). The CPU time of the gateway's process for each delivery
+says more than the rest where other work runs.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,7 +38,9 @@ from infra.hooks import Hook, create, secrets
 
 CLIENTS = 16
 ROUNDS = 5
-SECONDS = 5.0
+SECONDS = 5
+MOST_A_SECOND = 12_000
+"""How many requests are made beforehand."""
 BODY = json.dumps({"type": "new", "data": {"name": "gears", "feedback_since": "12h"}})
 ROW = """
 WITH fresh AS (
@@ -45,6 +49,24 @@ WITH fresh AS (
 )
 INSERT INTO hook_runs (id, hook, flow, parameters)
 SELECT id, 'bench', 'build-preferences', '{parameters}' FROM fresh;
+"""
+SENDER = """
+local requests, sent = {}, 0
+function init(arguments)
+    for one in io.open(arguments[1], "rb"):read("*a"):gmatch("[^%z]+") do
+        requests[#requests + 1] = one
+    end
+end
+function request()
+    sent = sent + 1
+    return requests[sent]
+end
+function done(summary, latency)
+    local errors = summary.errors
+    local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+    io.write(string.format('\\n{"accepted": %d, "failed": %d, "seconds": %f, "p99_ms": %f}\\n',
+        summary.requests, failed, summary.duration / 1e6, latency:percentile(99) / 1e3))
+end
 """
 
 
@@ -59,34 +81,39 @@ def request(secret: bytes) -> bytes:
     ).encode()
 
 
-async def client(port: int, secret: bytes, end: float, times: list[float]) -> None:
-    """Deliver until `end`, one after the other; seconds of each go into `times`."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.monotonic() < end:
-        begun = time.monotonic()
-        writer.write(request(secret))
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 202"), head
-        length = head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]
-        await reader.readexactly(int(length))
-        times.append(time.monotonic() - begun)
-    writer.close()
-    await writer.wait_closed()
+def measure_gateway(port: int, secret: bytes, folder: Path) -> dict[str, float]:
+    """What wrk tells of one round: `accepted` in `seconds`, and `p99_ms`."""
+    sender, requests = folder / "sender.lua", folder / "requests"
+    sender.write_text(SENDER)
+    requests.write_bytes(b"\0".join(request(secret) for _ in range(MOST_A_SECOND * SECONDS)))
+    done = subprocess.run(
+        ["wrk", "--threads=1", f"--connections={CLIENTS}", f"--duration={SECONDS}s"]
+        + [f"--script={sender}", f"http://127.0.0.1:{port}", "--", str(requests)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert not told["failed"], done.stdout
+    return told
 
 
-async def measure_gateway(port: int, secret: bytes) -> list[float]:
-    """Seconds of every delivery that all clients had accepted."""
-    times: list[float] = []
-    end = time.monotonic() + SECONDS
-    await asyncio.gather(*(client(port, secret, end, times) for _ in range(CLIENTS)))
-    return times
+def count_and_clear(url: str) -> int:
+    """How many deliveries are committed, each with a run."""
+    with psycopg.connect(url) as connection:
+        counted = connection.execute(
+            "SELECT count(*) FROM webhook_deliveries d JOIN hook_runs r ON r.id = d.run"
+        ).fetchone()
+        connection.execute("TRUNCATE webhook_deliveries, hook_runs")
+    assert counted is not None
+    return counted[0]
 
 
 def measure_pgbench(url: str, script: Path) -> float:
     """Rows a second, as pgbench reports them."""
     done = subprocess.run(
         [binary("pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={script}"]
-        + [f"--client={CLIENTS}", "--jobs=2", f"--time={SECONDS:.0f}", url],
+        + [f"--client={CLIENTS}", "--jobs=2", f"--time={SECONDS}", url],
         capture_output=True,
         text=True,
         check=True,
@@ -96,8 +123,8 @@ def measure_pgbench(url: str, script: Path) -> float:
 
 
 def main() -> None:
-    import uvloop
-
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk is not here: apt-get install wrk")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -117,14 +144,15 @@ def main() -> None:
             key = base64.b64decode(secret.removeprefix("whsec_"))
             for _ in range(ROUNDS):
                 theirs.append(measure_pgbench(database.url(), script))
+                count_and_clear(database.url())
                 begun = sum(psutil.Process(gateway.pid).cpu_times()[:2])
-                times = sorted(uvloop.run(measure_gateway(port, key)))
+                told = measure_gateway(port, key, folder)
                 spent = sum(psutil.Process(gateway.pid).cpu_times()[:2]) - begun
-                costs.append(spent / len(times) * 1000)
-                with psycopg.connect(database.url()) as connection:
-                    connection.execute("TRUNCATE webhook_deliveries, hook_runs")
-                ours.append(len(times) / SECONDS)
-                tails.append(times[int(len(times) * 0.99)] * 1000)
+                rows = count_and_clear(database.url())
+                assert told["accepted"] <= rows <= told["accepted"] + CLIENTS, (told, rows)
+                costs.append(spent / rows * 1000)
+                ours.append(told["accepted"] / told["seconds"])
+                tails.append(told["p99_ms"])
         finally:
             gateway.terminate()
             gateway.wait()

@@ -11,12 +11,16 @@ from uuid import UUID
 from prefect.automations import AutomationCore, EventTrigger, RunDeployment, SendNotification
 from prefect.client.orchestration import SyncPrefectClient
 
-from tasks import feedback, guard, observations
+from tasks import feedback, guard, observations, readings
 
 TAG = "nightshift"
 MODEL = {"prefect.resource.id": "nightshift.model.*"}
 RUN = {"prefect.resource.id": "prefect.flow-run.*"}
-CHAINS = {feedback.EVENT: "dpo-training", observations.EVENT: "surrogate-retraining"}
+CHAINS = {
+    feedback.EVENT: "dpo-training",
+    observations.EVENT: "surrogate-retraining",
+    readings.EVENT: "collect-observations",
+}
 """Event of a model → the flow that it starts for this model."""
 NOTICES: dict[str, tuple[set[str], dict[str, str], str, str]] = {
     "budget warnings": (

@@ -1,4 +1,4 @@
-"""The MQTT bridge: what sensors publish becomes observations and Prefect events, once each.
+"""The MQTT bridge: what sensors publish is stored once, and told to Prefect as events.
 
     nightshift mqtt run        (nightshift up runs it where NIGHTSHIFT_MQTT_BROKER is set)
 
@@ -41,7 +41,7 @@ from infra import database, messages
 from infra.database import Pool
 from infra.errors import InputError
 from infra.settings import settings
-from tasks import observations
+from tasks import observations, readings
 from tasks.surrogate_parameters import ObservationParameters
 
 log = logging.getLogger("nightshift")
@@ -97,7 +97,8 @@ def _subscribe(
             *(settings().mqtt_broker, code),
         )
         return
-    topics = settings().mqtt_observations + settings().mqtt_events
+    given = settings()
+    topics = given.mqtt_observations + given.mqtt_readings + given.mqtt_events
     client.subscribe([(topic, 1) for topic in topics])
     log.warning(
         "takes %s from %s%s",
@@ -134,8 +135,13 @@ def receive(pool: Pool, topic: str, payload: bytes) -> None:
         content = parsed(payload)
         for pattern in given.mqtt_observations:
             if topic_matches_sub(pattern, topic):
-                model = topic.split("/")[pattern.split("/").index("+")]
-                _observe(pool, model, content)
+                [model] = _named(pattern, topic)
+                observations.take(pool, model, [observations.checked(content)])
+                return
+        for pattern in given.mqtt_readings:
+            if topic_matches_sub(pattern, topic):
+                model, building = _named(pattern, topic)
+                readings.take(pool, model, building, content)
                 return
         if not any(topic_matches_sub(pattern, topic) for pattern in given.mqtt_events):
             raise InputError("no setting says what this topic is")
@@ -152,12 +158,16 @@ def _identity(content: Any) -> str | None:
     return given if isinstance(given, str) else None
 
 
-def _observe(pool: Pool, model: str, content: Any) -> None:
-    try:
-        ObservationParameters.model_validate({"name": model})
-    except ValueError:
-        raise InputError(f"{model!r} is no name of a surrogate") from None
-    observations.take(pool, model, [observations.checked(content)])
+def _named(pattern: str, topic: str) -> list[str]:
+    """What stands for the + of a pattern: names of a surrogate and of a building."""
+    levels = zip(pattern.split("/"), topic.split("/"), strict=True)
+    names = [level for wanted, level in levels if wanted == "+"]
+    for name, what in zip(names, ("a surrogate", "a building"), strict=False):
+        try:
+            ObservationParameters.model_validate({"name": name})
+        except ValueError:
+            raise InputError(f"{name!r} is no name of {what}") from None
+    return names
 
 
 def _tell_or_die(pool: Pool) -> None:

@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -68,6 +69,35 @@ class Gateway:
             return None
 
 
+class Gathered:
+    """A transport that sends at once what is written in one turn of the loop.
+
+    uvicorn writes the head of an answer and its body one after the other: two packets otherwise.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+
 class PatientProtocol(HttpToolsProtocol):
     """uvicorn waits for ever for the headers of a request, however long they are; this does not."""
 
@@ -75,7 +105,7 @@ class PatientProtocol(HttpToolsProtocol):
     _unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Gathered(transport, self.loop)))
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:

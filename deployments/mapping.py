@@ -67,7 +67,7 @@ def storable(values: Any) -> str:
         text.encode()
     except ValueError as error:
         raise Malformed(f"cannot be stored: {error}", "data") from None
-    if _has_nul(values):
+    if r"\u0000" in text and _has_nul(values):  # the text of a backslash looks like it
         raise Malformed("holds a NUL character", "data")
     return text
 

@@ -84,3 +84,54 @@ def messages(refused: bool, limit: int, as_json: bool) -> None:
         when = f"{row['received_at']:%d %b %H:%M:%S}"
         table.add_row(when, row["topic"], row["state"], row["payload"], row["error"] or "")
     Console(highlight=False, markup=False).print(table)
+
+
+@mqtt.command()
+@as_json
+def readings(as_json: bool) -> None:
+    """Buildings with hourly readings: how much of a year is there, what was refused."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from infra import database
+    from infra import readings as stored
+
+    rows = stored.summary(database.pool())
+    if as_json:
+        json.dump(rows, sys.stdout, default=str)
+        sys.stdout.write("\n")
+        return
+    table = Table(title="Readings", title_justify="left", box=None, pad_edge=False)
+    for column in (
+        "surrogate",
+        "building",
+        "described",
+        "first hour",
+        "newest",
+        "hours",
+        "refused",
+    ):
+        table.add_column(column, overflow="fold", justify="right" if column == "hours" else "left")
+    for row in rows:
+        first, newest = (f"{row[n]:%Y-%m-%d %H:%M}" if row[n] else "" for n in ("first", "newest"))
+        described = "yes" if row["described"] else "no"
+        names = row["model"], row["building"], described, first, newest
+        table.add_row(*names, f"{row['hours']} of 8760", row["refused"] or "")
+    Console(highlight=False, markup=False).print(table)
+
+
+@mqtt.command()
+@click.option("--days", default=30, show_default=True, type=click.IntRange(min=1), help="Kept.")
+@as_json
+def prune(days: int, as_json: bool) -> None:
+    """Delete messages that are older than --days: refused ones, and events that Prefect has.
+
+    An event that comes again after that is a new one.
+    """
+    from datetime import timedelta
+
+    from infra import database
+    from infra import messages as stored
+
+    gone = stored.prune(database.pool(), timedelta(days=days))
+    click.echo(json.dumps({"deleted": gone}) if as_json else f"{gone} messages are deleted.")

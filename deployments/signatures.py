@@ -9,6 +9,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -59,11 +60,16 @@ def _verify_standard(secrets: list[str], headers: Mapping[str, str], body: bytes
     reason: Exception | None = None
     for secret in secrets:
         try:
-            Webhook(secret).verify(body, dict(headers), json_parse=False)
+            _webhook(secret).verify(body, dict(headers), json_parse=False)
             return
         except (WebhookVerificationError, ValueError) as error:
             reason = error
     raise Refused(str(reason))
+
+
+@lru_cache(maxsize=4096)
+def _webhook(secret: str) -> Webhook:
+    return Webhook(secret)
 
 
 def _verify_github(secrets: list[str], headers: Mapping[str, str], body: bytes) -> None:

@@ -167,10 +167,10 @@ def show_jobs(running: bool, limit: int, as_json: bool) -> None:
         return
     table = _table("Jobs, newest first", "key", "state", "where", "begun", ">s", ">dollars")
     for row in rows:
-        state = {"failed": "[red]failed[/red]", "running": "[green]running[/green]"}
+        colour = {"failed": "red", "running": "green", "interrupted": "yellow"}.get(row["state"])
         table.add_row(
             row["key"],
-            state.get(row["state"], row["state"]),
+            f"[{colour}]{row['state']}[/{colour}]" if colour else row["state"],
             row["launcher"],
             row["begun"].replace("T", " ")[5:16],
             str(row["seconds"]),

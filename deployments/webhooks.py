@@ -10,19 +10,21 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from functools import lru_cache
 from uuid import UUID
 
 import psycopg
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from starlette.datastructures import URL
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from deployments import mapping, signatures
 from deployments.catalogue import flow_names, parameter_model
@@ -34,6 +36,7 @@ from infra.hooks.deliveries import AsyncPool, Delivery
 
 audit = logging.getLogger("nightshift.audit")
 
+HOOK = re.compile(r"/hooks/([^/]+)(?:/([^/]+))?")
 BODY_LIMIT = 1_000_000
 BODY_SECONDS = 10
 BATCH = 256
@@ -143,35 +146,37 @@ def _end_with(task: "asyncio.Task[None]") -> None:
         os._exit(1)
 
 
-class Direct(APIRoute):
-    """A route without FastAPI's work on parameters, which would be half of a delivery's time."""
+class Doors:
+    """POST /hooks/... itself, everything else by FastAPI, whose routing and layers would be half of
+    a delivery's time. The two routes below are what its OpenAPI document tells of it."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handle(request: Request) -> Response:
-            given = request.path_params
-            return await receive(request, given["hook"], given.get("flow"))
+    def __init__(self, others: FastAPI) -> None:
+        self.others = others
 
-        return handle
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        if posted and (found := HOOK.fullmatch(scope["path"])):
+            answer = await take(self.others.state.gateway, scope, receive, *found.groups())
+            await answer(scope, receive, send)
+        else:
+            await self.others(scope, receive, send)
 
 
-app = FastAPI(title="Nightshift webhooks", lifespan=lifespan, docs_url=None, redoc_url=None)
-doors = APIRouter(route_class=Direct)
+api = FastAPI(title="Nightshift webhooks", lifespan=lifespan, docs_url=None, redoc_url=None)
+app = Doors(api)
 
 
-@doors.post("/hooks/{hook}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+@api.post("/hooks/{hook}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
 async def deliver(hook: str) -> None:
     """Start the hook's first flow."""
 
 
-@doors.post("/hooks/{hook}/{flow}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
+@api.post("/hooks/{hook}/{flow}", status_code=202, responses=ANSWERS, openapi_extra=BODY)
 async def deliver_to(hook: str, flow: str) -> None:
     """Start one of the flows that the hook may start."""
 
 
-app.include_router(doors)
-
-
-@app.get("/deliveries/{delivery}", responses={404: REJECTED})
+@api.get("/deliveries/{delivery}", responses={404: REJECTED})
 async def status(request: Request, delivery: str) -> Response:
     """What became of a delivery; `Authorization: Bearer` with the secret of its hook."""
     gateway: Gateway = request.app.state.gateway
@@ -188,7 +193,7 @@ async def status(request: Request, delivery: str) -> Response:
     return JSONResponse(json.loads(json.dumps({name: row[name] for name in shown}, default=str)))
 
 
-@app.get("/health")
+@api.get("/health")
 async def health(request: Request) -> Response:
     """Whether deliveries can be stored."""
     gateway: Gateway = request.app.state.gateway
@@ -200,39 +205,43 @@ async def health(request: Request) -> Response:
     return JSONResponse(True)
 
 
-async def receive(request: Request, name: str, flow: str | None) -> Response:
+async def take(
+    gateway: Gateway, scope: Scope, receive: Receive, name: str, flow: str | None
+) -> Response:
     """Verify, read, check, store, answer."""
-    gateway: Gateway = request.app.state.gateway
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            body = await _body(request)
+            body = await _body(receive)
     except TimeoutError:
         return problem(408, "the body took too long", close=True)
     except ClientDisconnect:
         return problem(400, "the body is not whole", close=True)
     if body is None:
         return problem(413, f"the body has more than {BODY_LIMIT} bytes", close=True)
+    # the first of each name, as Starlette's Headers have it
+    headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
     hook = gateway.hooks.get(name, gateway.nobody)
     try:
-        signatures.verify(hook.form, hook.secrets, request.headers, body)
+        signatures.verify(hook.form, hook.secrets, headers, body)
         if hook is gateway.nobody or (flow or hook.flows[0]) not in hook.flows:
             raise Refused("no such hook, or not its flow")
     except Refused as refusal:
-        _refuse(request, name, str(refusal))
+        _refuse(scope, name, str(refusal))
         return problem(401, "not authorised")
     if seconds := gateway.take_token(hook):
-        _refuse(request, name, "rate limit")
+        _refuse(scope, name, "rate limit")
         return problem(429, f"at most {hook.per_minute} a minute", retry_after=seconds)
-    if hook.form == "github" and request.headers.get("x-github-event") == "ping":
+    if hook.form == "github" and headers.get("x-github-event") == "ping":
         return JSONResponse({"pong": True})
-    return await _accept(request, gateway, hook, flow or hook.flows[0], body)
+    base = base_url(scope["scheme"], headers.get("host"), scope["server"])
+    return await _accept(gateway, hook, flow or hook.flows[0], headers, body, base)
 
 
 async def _accept(
-    request: Request, gateway: Gateway, hook: Hook, flow: str, body: bytes
+    gateway: Gateway, hook: Hook, flow: str, headers: dict[str, str], body: bytes, base: str
 ) -> Response:
     try:
-        event = signatures.read(hook.form, request.headers, body)
+        event = signatures.read(hook.form, headers, body)
         given = mapping.parameters(hook, gateway.models[flow], event)
     except Malformed as error:
         return problem(400, str(error), field=error.field)
@@ -243,21 +252,32 @@ async def _accept(
         return problem(503, "too many deliveries wait", retry_after=1)
     except (psycopg.Error, PoolTimeout):
         return problem(503, "the database does not answer", retry_after=5)
-    url = f"{request.base_url}deliveries/{id_}"
+    url = f"{base}deliveries/{id_}"
     return JSONResponse({"delivery": str(id_), "status": url}, 202, {"Location": url})
 
 
-async def _body(request: Request) -> bytes | None:
-    """The whole body, or None if it is larger than BODY_LIMIT."""
+@lru_cache(maxsize=256)
+def base_url(scheme: str, host: str | None, server: tuple[str, int]) -> str:
+    """The address by which the sender reached the gateway, as Starlette tells it."""
+    headers = [(b"host", host.encode("latin-1"))] if host is not None else []
+    return str(URL(scope={"scheme": scheme, "server": server, "path": "/", "headers": headers}))
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, or None if it is larger than BODY_LIMIT. Raises ClientDisconnect."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message["body"]
         if len(body) > BODY_LIMIT:
             return None
-    return bytes(body)
+        if not message["more_body"]:
+            return bytes(body)
 
 
-def _refuse(request: Request, hook: str, reason: str) -> None:
+def _refuse(scope: Scope, hook: str, reason: str) -> None:
     """A line of the audit log. What came from outside is quoted as JSON."""
-    address = request.client.host if request.client else ""
+    address = scope["client"][0] if scope["client"] else ""
     audit.warning(json.dumps({"refused": hook, "from": address, "because": reason}))

@@ -2,8 +2,10 @@
 
     nightshift run collect-observations --observations measured/ --name mine
 
-Each time that the stored ones pass a multiple of NIGHTSHIFT_OBSERVATION_THRESHOLD the event
-`observations.threshold-reached` is emitted, which can start a retraining.
+Without --observations it takes the years of hourly readings that sensors have completed over MQTT,
+and refuses each bad one by itself. Each time that the stored ones pass a multiple of
+NIGHTSHIFT_OBSERVATION_THRESHOLD the event `observations.threshold-reached` is emitted, which can
+start a retraining.
 """
 
 from prefect import flow

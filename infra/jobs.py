@@ -17,7 +17,8 @@ ENDED = ("succeeded", "failed", "stopped")
 
 
 class JobRecord(BaseModel):
-    """One row. `state`: launching, running, succeeded, failed or stopped."""
+    """One row. `state`: launching, running, interrupted (the run that goes on takes it up again),
+    succeeded, failed or stopped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,9 +85,26 @@ def record_handle(pool: Pool, key: str, handle: dict[str, Any]) -> None:
     with pool.connection() as connection:
         connection.execute(
             "UPDATE jobs SET handle = %s, state = 'running',"
-            " started_at = coalesce(started_at, now())"
-            " WHERE key = %s AND state IN ('launching', 'running')",
+            " started_at = coalesce(started_at, now()) WHERE key = %s AND ended_at IS NULL",
             [Jsonb(handle), key],
+        )
+
+
+def record_interruption(pool: Pool, key: str) -> None:
+    """Store that nobody works at a job any more, unless it has ended."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET state = 'interrupted'"
+            " WHERE key = %s AND state IN ('launching', 'running')",
+            [key],
+        )
+
+
+def record_return(pool: Pool, key: str) -> None:
+    """Store that an interrupted job is worked at again."""
+    with pool.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET state = 'launching' WHERE key = %s AND state = 'interrupted'", [key]
         )
 
 
@@ -101,7 +119,7 @@ def record_end(
     with pool.connection() as connection:
         connection.execute(
             "UPDATE jobs SET state = %s, result = %s, error = %s, ended_at = now()"
-            " WHERE key = %s AND state IN ('launching', 'running')",
+            " WHERE key = %s AND ended_at IS NULL",
             [state, Jsonb(result.model_dump() if result else None), error, key],
         )
 
@@ -140,8 +158,19 @@ def of_run(pool: Pool, run_id: str) -> list[JobRecord]:
     return [JobRecord.model_validate(row) for row in rows]
 
 
+def of_flow_run(pool: Pool, flow_run: str) -> list[JobRecord]:
+    """Unended jobs that a flow run launched, or whose run it took up."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT jobs.* FROM jobs JOIN runs ON runs.id = run_id"
+            " WHERE jobs.ended_at IS NULL AND %s IN (jobs.flow_run, runs.flow_run)",
+            [flow_run],
+        ).fetchall()
+    return [JobRecord.model_validate(row) for row in rows]
+
+
 def newest(pool: Pool, limit: int, running: bool = False) -> list[JobRecord]:
-    """The newest jobs first; `running`: only those that have not ended."""
+    """The newest jobs first; `running`: only those that are worked at."""
     condition = "WHERE state IN ('launching', 'running')" if running else ""
     with pool.connection() as connection:
         rows = connection.execute(
@@ -152,10 +181,10 @@ def newest(pool: Pool, limit: int, running: bool = False) -> list[JobRecord]:
 
 
 def unended(pool: Pool) -> list[JobRecord]:
-    """Jobs that are launching or running, of any run."""
+    """Jobs that have not ended, of any run."""
     with pool.connection() as connection:
         rows = connection.execute(
-            "SELECT * FROM jobs WHERE state IN ('launching', 'running') ORDER BY created_at"
+            "SELECT * FROM jobs WHERE ended_at IS NULL ORDER BY created_at"
         ).fetchall()
     return [JobRecord.model_validate(row) for row in rows]
 

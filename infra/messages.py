@@ -1,6 +1,7 @@
 """Messages that came over MQTT in PostgreSQL: events until Prefect has them, and refused ones."""
 
 import hashlib
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -76,3 +77,11 @@ def count(pool: Pool) -> dict[str, int]:
             "SELECT state, count(*) AS count FROM mqtt_messages GROUP BY state ORDER BY state"
         ).fetchall()
     return {row["state"]: row["count"] for row in rows}
+
+
+def prune(pool: Pool, age: timedelta) -> int:
+    """Delete what is older and waits for nobody; how many messages."""
+    with pool.connection() as connection:
+        return connection.execute(
+            "DELETE FROM mqtt_messages WHERE state <> 'waiting' AND received_at < now() - %s", [age]
+        ).rowcount

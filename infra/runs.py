@@ -54,6 +54,30 @@ def end(pool: Pool, run: Run, state: str, report: dict[str, Any] | None = None) 
         )
 
 
+def attend(pool: Pool, run: Run, flow_run: str | None) -> str | None:
+    """Store which flow run works at a run, None once its process has ended by itself; the last one.
+
+    Only for who holds the run's lock: where there is a last one, its process was killed.
+    """
+    with pool.connection() as connection:
+        row = connection.execute(
+            "UPDATE runs SET flow_run = %s FROM (SELECT id, flow_run FROM runs WHERE id = %s) last"
+            " WHERE runs.id = last.id RETURNING last.flow_run",
+            [flow_run, run.id],
+        ).fetchone()
+    assert row is not None
+    return row["flow_run"]
+
+
+def begun_by_flow_runs(pool: Pool) -> list[dict[str, Any]]:
+    """`id`, `flow` and `flow_run` of runs that a flow run works at, or did when it was killed."""
+    with pool.connection() as connection:
+        return connection.execute(
+            "SELECT id, flow, flow_run FROM runs WHERE state = 'begun' AND flow_run IS NOT NULL"
+            " ORDER BY begun_at"
+        ).fetchall()
+
+
 def pin(pool: Pool, run: Run, name: str, value: Any) -> Any:
     """Fix `name` for this run: the first value that was pinned, in whichever process."""
     with pool.connection() as connection:

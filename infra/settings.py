@@ -151,6 +151,11 @@ class Settings(BaseSettings):
         description="Topics, divided by commas, whose messages are observations; + stands for the "
         "name of the surrogate.",
     )
+    mqtt_readings: Annotated[list[str], NoDecode] = Field(
+        default=["nightshift/readings/+/+"],
+        description="Topics, divided by commas, whose messages are hourly measurements or describe "
+        "a building; the first + stands for the surrogate's name, the second for the building's.",
+    )
     mqtt_events: Annotated[list[str], NoDecode] = Field(
         default=["nightshift/events/#"],
         description="Topics, divided by commas, whose messages become Prefect events; + and # as "
@@ -197,7 +202,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("sky_allowed", "allowed_networks", "trusted_proxies", "notifications"),
-        *("mqtt_observations", "mqtt_events"),
+        *("mqtt_observations", "mqtt_readings", "mqtt_events"),
         mode="before",
     )
     @classmethod
@@ -234,6 +239,14 @@ class Settings(BaseSettings):
         for topic in value:
             if topic.split("/").count("+") != 1 or "#" in topic:
                 raise ValueError(f"{topic!r} must have one level + and no #")
+        return value
+
+    @field_validator("mqtt_readings")
+    @classmethod
+    def _names_a_building(cls, value: list[str]) -> list[str]:
+        for topic in value:
+            if topic.split("/").count("+") != 2 or "#" in topic:
+                raise ValueError(f"{topic!r} must have two levels + and no #")
         return value
 
     @field_validator("notifications")

@@ -19,6 +19,7 @@ from infra.errors import LaunchError
 from infra.ledger import Budget, DailyCharge
 from infra.settings import settings
 from tasks.artifacts import show
+from tasks.crashed import tell_of_crashed
 from tasks.reconcile import reconcile
 
 THRESHOLDS = (50, 80, 100)
@@ -62,7 +63,7 @@ class GuardReport(BaseModel):
 def sweep(dry_run: bool) -> list[str]:
     """Compare the ledger, the jobs table and every provider's own list; put right what differs."""
     pool = database.pool()
-    done = reconcile(pool, "", dry_run)
+    done = reconcile(pool, "", dry_run) + tell_of_crashed(pool, dry_run)
     if attempts.any_ever(pool) and not dry_run:
         try:
             SkyLauncher(pool).note_costs()

@@ -17,9 +17,7 @@ log = logging.getLogger("nightshift")
 def release_compute(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001
     """Stop the jobs of a cancelled or crashed flow run and settle what they cost."""
     pool = database.pool()
-    for job in jobs.unended(pool):
-        if job.flow_run != str(flow_run.id):
-            continue
+    for job in jobs.of_flow_run(pool, str(flow_run.id)):
         launcher = launchers("auto").get(job.launcher)
         if launcher is None:
             log.warning("%s runs on %s, which this process cannot reach", job.key, job.launcher)
@@ -27,3 +25,4 @@ def release_compute(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa
         live = [r for r in reservations(pool, job.key) if not r.closed]
         for handle in launcher.attempts(job.key)[-1:]:
             halt(pool, job, launcher, handle, live[-1] if live else None)
+        jobs.record_interruption(pool, job.key)

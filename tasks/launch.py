@@ -110,7 +110,13 @@ def run_job(spec: JobSpec, purse: Purse, watch: Watcher = lambda _: None) -> Job
     if job.state in jobs.ENDED:
         kind = JobStopped if job.state == "stopped" else JobFailed
         raise kind(f"job {spec.key} {job.state}: {job.error}", "Start a new run.")
-    return _carry_through(job, launchers("auto")[job.launcher], purse, watch)
+    jobs.record_return(purse.pool, job.key)
+    try:
+        return _carry_through(job, launchers("auto")[job.launcher], purse, watch)
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            jobs.record_interruption(purse.pool, job.key)  # unless it has ended
+        raise
 
 
 def _carry_through(

@@ -21,7 +21,7 @@ HOTTEST = 100.0
 """degC: what is above is kelvin."""
 
 
-def _number(quantity: Quantity) -> Any:
+def number(quantity: Quantity) -> Any:
     """The type of a field: a finite number that its quantity can have."""
     limits: dict[str, Any] = {}
     if quantity.low >= 0:
@@ -31,8 +31,8 @@ def _number(quantity: Quantity) -> Any:
     return Annotated[float, Field(strict=True, allow_inf_nan=False, **limits)]
 
 
-_fields: dict[str, Any] = {q.name: (_number(q), ...) for q in DESIGN + WEATHER}
-_fields |= {q.name: (_number(q) | None, None) for q in TARGETS}
+_fields: dict[str, Any] = {q.name: (number(q), ...) for q in DESIGN + WEATHER}
+_fields |= {q.name: (number(q) | None, None) for q in TARGETS}
 Row: type[BaseModel] = create_model("Row", __config__=ConfigDict(extra="forbid"), **_fields)
 """One measured building-year: all inputs of the surrogate, and what was measured of its targets."""
 

@@ -43,7 +43,7 @@ def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:
     for job in jobs.unended(pool):
         if job.launcher in unknown:
             continue
-        with _dead(job.run_id, own_run) as dead:
+        with is_dead(job.run_id, own_run) as dead:
             if dead:
                 try:
                     done += _end_unwatched(pool, job, dry_run)
@@ -62,7 +62,7 @@ def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:
 
 
 @contextlib.contextmanager
-def _dead(run_id: str, own_run: str) -> Iterator[bool]:
+def is_dead(run_id: str, own_run: str) -> Iterator[bool]:
     """Whether nobody works at a run; while the block runs nobody can begin to."""
     if run_id == own_run:
         yield False
@@ -91,6 +91,7 @@ def _end_unwatched(pool: Pool, job: jobs.JobRecord, dry_run: bool) -> list[str]:
         error = status.result.error if status.result else None
         jobs.record_end(pool, job.key, status.state, status.result, error)
         return [f"{job.key} had {status.state}; its cost is settled"]
+    jobs.record_interruption(pool, job.key)
     return [f"{job.key} is no longer running; its reservation is freed"] if live else []
 
 
@@ -100,7 +101,7 @@ def _release_forgotten(pool: Pool, own_run: str, running: set[str], dry_run: boo
     for reservation in ledger.open_reservations(pool):
         job_key = reservation.key.rpartition("#")[0]
         run_id = job_key.partition("/")[0]
-        with _dead(run_id, own_run) as dead:
+        with is_dead(run_id, own_run) as dead:
             if dead and job_key not in running:
                 if not dry_run:
                     ledger.settle(pool, reservation.id)

@@ -1,5 +1,6 @@
 """The frame of every run: begun or taken up again, alone at its work, paid from one purse."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +27,7 @@ from infra.objects import check_writable
 from infra.runs import Run
 from infra.settings import settings
 from jobs.contract import JobResult, JobSpec, Resources
+from tasks import crashed
 from tasks.launch import run_job
 from tasks.progress import Watch
 from tasks.purse import Purse, Target, fill
@@ -129,6 +132,9 @@ def begin(
     identity = parameters.model_dump(mode="json", exclude=NOT_IDENTITY) | {"files": checksums}
     run = runs.begin(pool, flow, identity)
     with run_lock(run.id):
+        killed = runs.attend(pool, run, flow_run.id)
+        if killed not in (None, flow_run.id):
+            crashed.tell(run.id, flow, killed)
         reconcile(pool, run.id)
         log.info("%s %s", "taking up" if run.resumed else "beginning", run.id)
         try:
@@ -137,3 +143,6 @@ def begin(
         except FINAL:
             runs.end(pool, run, "failed")
             raise
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                runs.attend(pool, run, None)

@@ -9,12 +9,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from infra import objects, observations, runs
+from infra import database, objects, observations, runs
 from infra.errors import InputError
-from jobs.contract import Artifact, Resources
+from jobs.contract import Artifact, JobResult, Resources
 from jobs.surrogate.config import CollectConfig
 from tasks import observations as buffer
-from tasks import plan
+from tasks import plan, readings
 from tasks.inputs import store
 from tasks.preferences import end_with_notice, local
 from tasks.report import Notice
@@ -30,6 +30,7 @@ class Given(BaseModel):
 
     weather: Artifact | None = None
     observations: Artifact | None = None
+    readings: Artifact | None = None
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -54,13 +55,10 @@ def prepare_inputs(parameters: SurrogateParameters) -> Given:
 
 @task(name="prepare observations", cache_policy=NO_CACHE)
 def prepare_observations(parameters: ObservationParameters) -> Given:
-    """The same for files of observations alone, which must be there."""
-    stored = _stored_observations(parameters)
-    if stored is None:
-        raise InputError(
-            "--observations: no folder was given", "Give a folder of CSV or Parquet files."
-        )
-    return Given(observations=stored)
+    """The files that the user named, or without any the years that sensors have completed."""
+    if parameters.observations is None:
+        return Given(readings=readings.store_years(database.pool(), parameters.name))
+    return Given(observations=_stored_observations(parameters))
 
 
 def stored_weather(given: str | None) -> Artifact | None:
@@ -91,7 +89,13 @@ def _checked(work: Work, given: Given, minimum: int) -> list[dict[str, float]]:
     uris = {name: artifact.uri for name, artifact in inputs.items() if artifact is not None}
     if not uris:
         return []
-    result = local(work).job(
+    result = _collect(work, minimum, uris)
+    found = result.artifacts.get("observations")
+    return read_lines(found) if found else []
+
+
+def _collect(work: Work, minimum: int, uris: dict[str, str]) -> JobResult:
+    return local(work).job(
         "collect",
         "surrogate.collect",
         CollectConfig(minimum=minimum),
@@ -100,8 +104,6 @@ def _checked(work: Work, given: Given, minimum: int) -> list[dict[str, float]]:
         CHECKING,
         ENVIRONMENT,
     )
-    found = result.artifacts.get("observations")
-    return read_lines(found) if found else []
 
 
 @task(name="collect", cache_policy=NO_CACHE)
@@ -120,16 +122,28 @@ def collect_observations(work: Work, given: Given) -> Observed:
 
 @task(name="store observations", cache_policy=NO_CACHE)
 def store_observations(work: Work, given: Given) -> Notice:
-    """Check files and store what they hold for a later retraining."""
+    """Check files or readings and store what they hold for a later retraining."""
     name = work.parameters.name
-    rows = _checked(work, given, 1)
-    new = buffer.take(work.pool, name, rows)
+    refused: list[str] = []
+    if given.observations is not None:
+        rows = _checked(work, given, 1)
+        checked, new = len(rows), buffer.take(work.pool, name, rows)
+    elif given.readings is not None:
+        result = _collect(work, 1, {"readings": given.readings.uri})
+        verdicts = read_lines(result.artifacts["verdicts"])
+        checked = len(verdicts)
+        new, refused = readings.keep(work.pool, name, verdicts)
+    else:
+        text = f"# {name}: observations\n\nNo building has a complete year of readings.\n"
+        return end_with_notice(work, text, nothing=True)
     total = observations.count(work.pool, name, 0, observations.newest(work.pool, name))
     text = (
-        f"# {name}: observations\n\n{len(rows)} building-years were checked, {new} of them are "
+        f"# {name}: observations\n\n{checked} building-years were checked, {new} of them are "
         f"new. {total} are stored.\n\n`nightshift run surrogate-retraining --name {name}` learns "
         "from them.\n"
     )
+    if refused:
+        text += "\n## Refused\n\n" + "".join(f"- {line}\n" for line in refused)
     return end_with_notice(work, text)
 
 

@@ -23,7 +23,8 @@ class ObservationParameters(RunParameters):
         default=None,
         title="Observations",
         description="Folder of CSV or Parquet files, one measured building-year each, that are "
-        "checked and added to the stored ones.",
+        "checked and added to the stored ones. `collect-observations` without one takes the years "
+        "that sensors have completed over MQTT.",
     )
     minimum_observations: int = Field(
         default=20,

@@ -24,8 +24,8 @@ LONGEST_PAUSE_S = 10
 
 STORE = """
 WITH given AS (
-    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[],
-        %s::boolean[]) AS row (id, hook, key, flow, body, parameters, debounced)
+    SELECT * FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::bytea[], %b::text[],
+        %b::boolean[]) AS row (id, hook, key, flow, body, parameters, debounced)
 ), fresh AS (
     INSERT INTO webhook_deliveries (id, hook, key, run, body)
     SELECT id, hook, key, id, body FROM given ON CONFLICT (hook, key) DO NOTHING RETURNING id

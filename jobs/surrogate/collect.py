@@ -3,8 +3,10 @@
     python -m jobs.surrogate.collect JOB_FOLDER
 
 Inputs, each optional: `weather`, an EPW file; `files`, a folder of CSV or Parquet files, one
-building-year each. Artifact, with `files`: `observations`, JSON lines of config.INPUTS and what was
-measured of config.TARGETS. One bad file, and nothing is stored.
+building-year each; `readings`, the same made of what sensors sent. Artifact, with `files`:
+`observations`, JSON lines of config.INPUTS and what was measured of config.TARGETS; one bad file,
+and nothing is stored. Artifact, with `readings`: `verdicts`, JSON lines with the `file` and its
+`row` or the `error`; each is judged by itself.
 """
 
 import json
@@ -24,6 +26,8 @@ def program(job: Job[CollectConfig]) -> Outcome:
             read_epw(job.input("weather"))
         except InputError as error:
             raise InputError(f"--weather: {error.message}", error.remedy) from error
+    if "readings" in job.spec.inputs:
+        return _judged(job)
     if "files" not in job.spec.inputs:
         return Outcome({"observations": 0.0})
     given = job.input("files")
@@ -40,6 +44,22 @@ def program(job: Job[CollectConfig]) -> Outcome:
     written = job.scratch / "observations.jsonl"
     written.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Outcome({"observations": float(len(rows))}, {"observations": written})
+
+
+def _judged(job: Job[CollectConfig]) -> Outcome:
+    verdicts = []
+    paths = sorted(job.input("readings").iterdir())
+    for number, path in enumerate(paths, 1):
+        try:
+            verdicts.append({"file": path.name, "row": read_observation(path)})
+        except InputError as error:
+            said = f"{error.message.removeprefix(f'{path.name}: ')}. {error.remedy}"
+            verdicts.append({"file": path.name, "error": said})
+        job.progress(number, len(paths), path.name)
+    written = job.scratch / "verdicts.jsonl"
+    written.write_text("".join(json.dumps(one) + "\n" for one in verdicts))
+    good = sum("row" in one for one in verdicts)
+    return Outcome({"observations": float(good)}, {"verdicts": written})
 
 
 if __name__ == "__main__":

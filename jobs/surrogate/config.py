@@ -72,6 +72,19 @@ TARGETS = (
 OUTPUTS = tuple(q.name for q in TARGETS)
 LOADS = 4
 """Heating and cooling of both rooms: the first of TARGETS, and what accuracy is about."""
+OBSERVED = (
+    Quantity("heating_front", "W", 0, 1e6, "mean of the hour"),
+    Quantity("heating_back", "W", 0, 1e6, "mean of the hour"),
+    Quantity("cooling_front", "W", 0, 1e6, "mean of the hour, sensible"),
+    Quantity("cooling_back", "W", 0, 1e6, "mean of the hour, sensible"),
+    Quantity("temperature_front", "degC", -30, 70, "of the air"),
+    Quantity("temperature_back", "degC", -30, 70, "of the air"),
+    Quantity("dry_bulb", "degC", -90, 60, "outdoors"),
+    Quantity("direct_normal", "W/m2", 0, 1500, "mean of the hour"),
+    Quantity("diffuse_horizontal", "W/m2", 0, 1200, "mean of the hour"),
+    Quantity("wind_speed", "m/s", 0, 60, "at 10 m"),
+)
+"""What is measured hour by hour in a real building."""
 
 
 class SimulateConfig(BaseModel):

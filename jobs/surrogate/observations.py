@@ -13,24 +13,12 @@ import torch
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.config import DESIGN, INPUTS, LOADS, OUTPUTS, Quantity
+from jobs.surrogate.config import DESIGN, INPUTS, LOADS, OBSERVED, OUTPUTS
 from jobs.surrogate.designs import check_designs, read_table
 from jobs.surrogate.network import encode
 from jobs.surrogate.solar import solar_noon
 from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
 
-OBSERVED = (
-    Quantity("heating_front", "W", 0, 1e6, "mean of the hour"),
-    Quantity("heating_back", "W", 0, 1e6, "mean of the hour"),
-    Quantity("cooling_front", "W", 0, 1e6, "mean of the hour, sensible"),
-    Quantity("cooling_back", "W", 0, 1e6, "mean of the hour, sensible"),
-    Quantity("temperature_front", "degC", -30, 70, "of the air"),
-    Quantity("temperature_back", "degC", -30, 70, "of the air"),
-    Quantity("dry_bulb", "degC", -90, 60, "outdoors"),
-    Quantity("direct_normal", "W/m2", 0, 1500, "mean of the hour"),
-    Quantity("diffuse_horizontal", "W/m2", 0, 1200, "mean of the hour"),
-    Quantity("wind_speed", "m/s", 0, 60, "at 10 m"),
-)
 LONGEST_GAP = 3
 """Hours that are filled in between neighbours."""
 MOST_MISSING = 0.05

@@ -99,6 +99,7 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
     chains = {
         "feedback.threshold-reached starts dpo-training",
         "observations.threshold-reached starts surrogate-retraining",
+        "readings.year-complete starts collect-observations",
     }
     there = automations()
     assert set(there) == chains and not any(one["enabled"] for one in there.values())

@@ -181,6 +181,27 @@ def test_ctrl_c_leaves_the_run_going_and_says_how_to_stop_it(served: User) -> No
     assert float(project["reserved"]) == 0, "its job is stopped and settled"
 
 
+def test_a_run_killed_with_whoever_started_it_is_crashed_in_the_ui(served: User) -> None:
+    command = "build-preferences --name killed --dataset many.jsonl".split()
+
+    def state() -> dict[str, str]:
+        name = {"flow_runs": {"name": {"any_": ["build-preferences killed"]}}}
+        (found,) = api(served, "POST", "flow_runs/filter", name).json()
+        return found["state"]
+
+    process = served.start("run", *command)
+    while not (running := served.json("jobs", "list", "--running")):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert state()["type"] == "RUNNING"
+    assert any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
+    assert state()["type"] == "CRASHED"
+    assert "Start build-preferences once more" in state()["message"]
+    served.json("jobs", "stop", running[0]["key"])
+    assert not any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
+
+
 def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:
     code, _, err = user.run("submit", "cost-guard")
     assert code == 4 and "nightshift up" in err and "Traceback" not in err

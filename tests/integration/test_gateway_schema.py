@@ -1,6 +1,6 @@
 """The gateway's OpenAPI document is kept whatever comes in: schemathesis, half of it signed.
 
-NIGHTSHIFT_SCHEMA_CASES is how many cases (default 100).
+NIGHTSHIFT_SCHEMA_CASES is how many requests are made at least (default 100).
 """
 
 import json
@@ -42,11 +42,13 @@ def test_no_request_makes_it_fail(door: tuple[Door, str, str]) -> None:
     schema = schemathesis.openapi.from_url(f"{opened.url}/openapi.json")
     codes: dict[int, int] = {}
     operations = [one.ok() for one in schema.get_all_operations()]
-    for operation in operations:
-        cases = CASES // (2 * len(operations)) + 1
-        attempt(operation, cases, codes)
-        if operation.method.upper() == "POST":
-            attempt(operation, cases, codes, name, secret)
+    operations.sort(key=lambda one: "{" in one.path)  # what has one case only comes first
+    attempts = [(one, ()) for one in operations]
+    attempts += [(one, (name, secret)) for one in operations if one.method.upper() == "POST"]
+    for number, (operation, signer) in enumerate(attempts):
+        left = max(0, CASES - sum(codes.values()))
+        attempt(operation, left // (len(attempts) - number) + 1, codes, *signer)
+    assert sum(codes.values()) >= CASES, codes
     print(codes)
     assert {202, 400, 401, 404} <= set(codes), codes
 

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled
 
 from flows.nightly_ppo import nightly_ppo
-from infra import jobs, ledger
+from infra import jobs, ledger, runs
 from infra.compute.launcher import Handle
 from tasks import launch
 from tasks.hooks import release_compute
@@ -46,6 +46,9 @@ def test_only_the_cancelled_runs_jobs_stop_and_are_settled(home: Path, purse: Pu
     release_compute(flow=nightly_ppo, flow_run=cancelled, state=Cancelled())
 
     assert launcher(home).running() == [other]
+    states = {job.key: job.state for job in jobs.newest(purse.pool, 9)}
+    assert states[stopped.key] == states[never.key] == "interrupted"
+    assert states[other.key] == "launching", "nobody said yet that it runs"
     assert launcher(home).poll(stopped).state == "continue", "it could checkpoint"
     paid = ledger.get(purse.pool, stopped.reservation)
     assert paid.state == "settled" and 0 < paid.spent < paid.amount
@@ -53,6 +56,9 @@ def test_only_the_cancelled_runs_jobs_stop_and_are_settled(home: Path, purse: Pu
 
     release_compute(flow=nightly_ppo, flow_run=cancelled, state=Cancelled())
     assert ledger.get(purse.pool, stopped.reservation) == paid, "a second call changes nothing"
-    launcher(home).stop(other)
+    later = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4())
+    runs.attend(purse.pool, purse.run, str(later.id))  # it took the run up
+    release_compute(flow=nightly_ppo, flow_run=later, state=Cancelled())
+    assert launcher(home).running() == []
     wait_until_none_is_alive(home)
     assert alive(home) == []

@@ -34,6 +34,12 @@ def spec(home: Path, purse: Purse, step: str = "step", seconds_at_most: float = 
     )
 
 
+def state(purse: Purse, key: str) -> str:
+    found = jobs.find(purse.pool, key)
+    assert found is not None
+    return found.state
+
+
 def budget(purse: Purse, scope: str):
     return next(b for b in ledger.budgets(purse.pool) if b.scope == scope)
 
@@ -127,7 +133,13 @@ def test_interruption_stops_the_compute_and_settles(home: Path, purse: Purse) ->
         launch.run_job(wanted, purse, interrupt)
     wait_until_none_is_alive(home)
     assert budget(purse, "project").reserved == 0
-    assert launch.run_job(wanted, purse).metrics == {"total": float(sum(range(40)))}
+    assert state(purse, wanted.key) == "interrupted" and not jobs.newest(purse.pool, 9, True)
+
+    def again(_progress) -> None:
+        assert state(purse, wanted.key) == "running"
+
+    assert launch.run_job(wanted, purse, again).metrics == {"total": float(sum(range(40)))}
+    assert state(purse, wanted.key) == "succeeded"
     assert budget(purse, "project").reserved == 0
 
 
@@ -227,6 +239,7 @@ def test_reconciling_leaves_live_runs_and_running_jobs_alone(home: Path, purse: 
         assert reconcile.reconcile(purse.pool, "another-run") == []
     assert reconcile.reconcile(purse.pool, "another-run") != []
     assert budget(purse, "project").reserved == 0
+    assert state(purse, handle.key) == "interrupted"
 
 
 def test_reconciling_stops_what_has_no_money_and_frees_what_has_no_job(

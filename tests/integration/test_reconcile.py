@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from infra import ledger
-from tasks import reconcile
+from infra import ledger, runs
+from tasks import crashed, reconcile
 from tasks.purse import Purse
+from tasks.run import RunParameters, begin
 from tests.integration.test_launch import abandon, budget
 from tests.launching import launcher, wait_until_none_is_alive
 
@@ -31,3 +32,20 @@ def test_what_is_past_its_reservation_is_stopped_though_somebody_works_at_it(
     wait_until_none_is_alive(home)
     assert budget(purse, "project").reserved == 0
     assert ledger.audit(purse.pool) == []
+
+
+def test_a_run_that_is_taken_up_tells_of_the_flow_run_that_was_killed(
+    home: Path, purse: Purse, monkeypatch
+) -> None:
+    told = []
+    monkeypatch.setattr(crashed, "tell", lambda *what: told.append(what))
+
+    def work() -> str:
+        with begin("test-flow", RunParameters(), {}) as work:
+            return work.run.id
+
+    taken = work()
+    ended = runs.Run(id=taken, flow="test-flow", resumed=True)
+    assert told == [] and runs.attend(purse.pool, ended, "killed") is None
+    assert work() == taken and told == [(taken, "test-flow", "killed")]
+    assert work() == taken and len(told) == 1, "the second one ended by itself"

@@ -1,5 +1,6 @@
 """A measured building-year: summed up when it is whole, refused with the reason when it is not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,26 @@ def test_too_few_or_one_bad_file_and_nothing_is_stored(measured, tmp_path, run_j
     (files / "z.csv").write_text("time\n1\n")
     with pytest.raises(InputError, match=r"z\.csv"):
         run_job(program, CollectConfig, "surrogate.collect", {"minimum": 1}, files=files)
+
+
+def test_each_year_of_readings_is_judged_by_itself(measured, tmp_path, run_job) -> None:
+    from jobs.surrogate.collect import program
+
+    years = tmp_path / "years"
+    years.mkdir()
+    utc = measured.assign(
+        time=pd.to_datetime(measured["time"], utc=True).map(pd.Timestamp.isoformat)
+    )
+    utc.to_csv(years / "good@20230101T0000.csv", index=False)
+    spoilt = utc.copy()
+    gap(spoilt)
+    spoilt.to_csv(years / "gappy@20230101T0000.csv", index=False)
+    _, outcome = run_job(
+        program, CollectConfig, "surrogate.collect", {"minimum": 1}, readings=years
+    )
+    assert outcome.metrics["observations"] == 1
+    verdicts = outcome.artifacts["verdicts"].read_text().splitlines()
+    gappy, good = (json.loads(line) for line in verdicts)
+    assert gappy["file"] == "gappy@20230101T0000.csv" and "row" not in gappy
+    assert gappy["error"].startswith("wind_speed lacks 11.4%")
+    assert set(INPUTS) <= set(good["row"]) and good["row"]["heating_front"] > 0

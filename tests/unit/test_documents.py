@@ -29,7 +29,7 @@ from deployments.catalogue import (
 from deployments.cli import cli
 from deployments.services import POOL
 from infra.settings import REPOSITORY, Settings
-from tasks import announce, feedback, guard, observations
+from tasks import announce, feedback, guard, observations, readings
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
 GROUPS = ("budget", "hooks", "jobs", "models", "mqtt", "predict", "serve")
@@ -105,7 +105,7 @@ def test_automations_are_those_that_prefect_takes_and_name_events_of_ours() -> N
         assert one.enabled is not costs, "what costs money is off"
         assert one.description and one.tags == [automations.TAG]
         AutomationCreate.model_validate(one.model_dump(mode="json", exclude={"owner_resource"}))
-    emitted = {feedback.EVENT, observations.EVENT, guard.EVENT}
+    emitted = {feedback.EVENT, observations.EVENT, readings.EVENT, guard.EVENT}
     emitted |= {f"{kind}.refused" for kind in get_args(announce.Kind)}
     assert emitted <= events
     assert all(event.startswith("prefect.flow-run.") for event in events - emitted)
