@@ -41,7 +41,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="session")
-def environment() -> Iterator[pytest.MonkeyPatch]:
+def environment(train_python: Path) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         yield patch
 

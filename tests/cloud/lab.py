@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -75,14 +76,14 @@ def until(holds: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-def kill_api_server() -> None:
-    """SIGKILL; what it has begun lives on without it."""
+def kill_api_server(number: int = signal.SIGKILL) -> None:
+    """What it has begun lives on without it; with SIGSTOP it hangs, and nobody takes its port."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
             port = f"--port={os.environ['SKYPILOT_API_SERVER_LOCAL_PORT']}"
             if "sky.server.server" in line and port in line:
-                process.kill()
+                process.send_signal(number)
 
 
 def job(purse: Purse, step: str = "step", hours: float = 0.1, gpus: int = 2, **config) -> JobSpec:

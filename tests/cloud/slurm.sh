@@ -37,6 +37,8 @@ configure() {
   "$uv" pip install --quiet --compile-bytecode --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py) \
     --constraints infra/environments/control.txt 'skypilot[slurm]'
   "$uv" venv --quiet --seed --python /usr/bin/python3 "$LAB/userenv"
+  { echo '[global]' && "$PYTHON" -m pip config list | tac | sed "s/^[^.]*\.//; s/='/ = /; s/'$//" |
+    awk '/^(index-url|extra-index-url|find-links|no-index) / && !seen[$1]++'; } > "$LAB/userenv/pip.conf"
   id "$LAB_USER" >/dev/null 2>&1 || useradd -M -p '*' -d "$LAB/node/home" -s /bin/bash "$LAB_USER"
   usermod -d "$LAB/node/home" "$LAB_USER"
   install -d -o "$LAB_USER" -g "$LAB_USER" "$LAB/node/home" "$LAB/cache"
@@ -176,6 +178,7 @@ down() {
     for _ in $(seq 50); do [ -e "/proc/$pid" ] || break; sleep 0.2; done
   done
   pkill -KILL -u "$LAB_USER" 2>/dev/null || true
+  rm -rf "/tmp/uv_cache_$(id -u "$LAB_USER")" # where SkyPilot lets uv keep it
 }
 
 case ${1:-} in

@@ -1,9 +1,11 @@
 """Launches on a real cluster through the real SDK; `purse` sees to it that nothing is left."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,6 +15,7 @@ import infra.compute.sky.task
 from infra import jobs, ledger, objects
 from infra.compute import attempts
 from infra.compute.mirror import Mirror
+from infra.compute.sky import api
 from infra.compute.sky.launcher import SkyLauncher
 from infra.errors import EnvironmentBuildError, JobFailed, JobStopped, LaunchError
 from infra.settings import settings
@@ -104,23 +107,39 @@ def test_a_node_that_is_taken_away_while_it_is_made_is_asked_for_again(purse: Pu
     assert first.error and first.submitted_at is None and second.error is None
 
 
-def test_an_api_server_killed_while_a_machine_is_made(purse: Purse) -> None:
+@pytest.fixture(params=["SIGKILL", "SIGSTOP"])
+def go_away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """SkyPilot's API server dies, or hangs and is not waited for as long as elsewhere."""
+
+    def die() -> None:
+        monkeypatch.setattr(api, "READ_SECONDS", 8)
+        monkeypatch.setattr(api, "SILENT_SECONDS", 8)
+        kill_api_server(signal.Signals[request.param])
+
+    return die
+
+
+def test_an_api_server_that_goes_away_while_a_machine_is_made(
+    purse: Purse, go_away: Callable[[], None]
+) -> None:
     """Reproduces a leak of SkyPilot's: the allocation goes on, the server cannot start again."""
     wanted = job(purse, steps=60, seconds=0.1)
-    killed = threading.Thread(target=lambda: (until(queue), kill_api_server()))
+    killed = threading.Thread(target=lambda: (until(queue), go_away()))
     killed.start()
     assert launch.run_job(wanted, purse).metrics == {"total": TOTAL}
     killed.join()
     assert len({one.place for one in attempts.of_job(purse.pool, wanted.key)}) >= 1
 
 
-def test_an_api_server_killed_while_a_job_runs(purse: Purse) -> None:
+def test_an_api_server_that_goes_away_while_a_job_runs(
+    purse: Purse, go_away: Callable[[], None]
+) -> None:
     killed = []
 
     def kill(progress) -> None:
         if not killed:
             killed.append(progress.step)
-            kill_api_server()
+            go_away()
 
     wanted = job(purse, steps=60, seconds=0.1)
     assert launch.run_job(wanted, purse, kill).metrics == {"total": TOTAL} and killed

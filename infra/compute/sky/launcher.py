@@ -84,15 +84,18 @@ class SkyLauncher:
             try:
                 task = self._task(spec, reservation, attempt, quote)
                 request = functools.partial(self._request, task, attempt, reservation)
-                self._wait_for_launch(api.send(request))
+                log.info("renting %s at %s dollars an hour", quote.region, quote.hourly_usd)
+                request_id = api.request_launch(attempt.place, request)
+                api.wait_for_launch(request_id, reservation.expires_at)
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
+                log.info("%s is there; it makes its environment first", attempt.place)
                 self._light_fuse(attempt.place, reservation)
                 self._require_network(attempt.place)
                 return attempt.handle
             except Exception as error:
                 problem = api.explain(error)
                 attempts.note(self.pool, attempt.place, error=problem.message)
-                lost = isinstance(problem, _LaunchLost) or self._was_taken(attempt.place, problem)
+                lost = isinstance(error, api.RequestLost) or self._was_taken(attempt.place, problem)
                 self.stop(attempt.handle)
                 if reservation.expires_at <= datetime.now(UTC):
                     raise ReservationExpired(
@@ -282,13 +285,14 @@ class SkyLauncher:
         requests = api.launch_requests(attempt.place)
         if not requests:
             return False
+        reservation = ledger.get(self.pool, attempt.reservation_id)
         try:
-            self._wait_for_launch(requests[0].request_id)
+            api.wait_for_launch(requests[0].request_id, reservation.expires_at)
         except Exception as error:
             attempts.note(self.pool, attempt.place, error=api.explain(error).message)
             return False
         attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
-        self._light_fuse(attempt.place, ledger.get(self.pool, attempt.reservation_id))
+        self._light_fuse(attempt.place, reservation)
         return True
 
     def _task(self, spec: JobSpec, reservation: Reserved, attempt: Attempt, quote: Quote) -> Any:
@@ -314,18 +318,6 @@ class SkyLauncher:
             wait_for=_wall_clock(),
             down=True,
         )
-
-    def _wait_for_launch(self, request_id: str) -> None:
-        """Until the launch has ended. Raises what it raised, and LaunchError if it is lost."""
-        while True:
-            with contextlib.suppress(*api.disconnections()):
-                found = api.sdk().api_status([request_id])
-                if not found:
-                    raise _LaunchLost("SkyPilot's API server has died and lost the launch")
-                if found[0].status in ("SUCCEEDED", "FAILED", "CANCELLED"):
-                    break
-            time.sleep(min(2.0, self.poll_seconds))
-        api.call(lambda _: request_id)
 
     def _was_taken(self, place: str, problem: LaunchError) -> bool:
         """Whether a launch failed since its machine went away under it, as a spot machine may."""
@@ -391,10 +383,6 @@ class SkyLauncher:
                     f"the machine {place} has the addresses {', '.join(pair)}",
                     "None is in NIGHTSHIFT_ALLOWED_NETWORKS; it was taken down.",
                 )
-
-
-class _LaunchLost(LaunchError):
-    """Nobody works at the launch any more; what it made is still to be taken down."""
 
 
 def _fuse_minutes(reservation: Reserved) -> int:
