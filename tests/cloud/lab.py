@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -18,10 +19,12 @@ from infra.settings import settings
 from jobs.contract import JobSpec, Resources
 from tasks.purse import Purse
 
+SLURM = Path(__file__).with_name("slurm.sh")
+
 
 def free_ports(wanted: int) -> int:
-    """The first of some ports in a row that nobody has."""
-    for first in range(23000, 31000, 16):
+    """The first of some ports in a row that nobody has, and that nobody beside us tries."""
+    for first in range(23000 + os.getpid() % 400 * 16, 31000, 16):
         try:
             for port in range(first, first + wanted):
                 with socket.socket() as probe:

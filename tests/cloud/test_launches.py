@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from infra.compute import attempts
 from infra.compute.mirror import Mirror
 from infra.compute.sky import api
 from infra.compute.sky.launcher import SkyLauncher
+from infra.database import Pool
 from infra.errors import EnvironmentBuildError, JobFailed, JobStopped, LaunchError
 from infra.settings import settings
 from jobs.contract import Resources
@@ -227,6 +229,29 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
     finally:
         cancel("other")
         until(lambda: not queue())
+
+
+def test_every_kind_of_launch_needs_a_reservation(pool: Pool) -> None:
+    """Those of SkyPilot's managed jobs when they recover, too."""
+    from sky.server.requests.request_names import AdminPolicyRequestName
+
+    from infra.compute.policy import RequireReservation
+
+    resources = SimpleNamespace(labels={})
+    refused = []
+    for kind in AdminPolicyRequestName:
+        request = SimpleNamespace(
+            request_name=kind,
+            request_options=None,
+            task=SimpleNamespace(resources=[resources]),
+            skypilot_config=None,
+        )
+        try:
+            RequireReservation.validate_and_mutate(request)
+        except PermissionError:
+            refused.append(kind.value)
+    assert {"launch", "jobs.launch", "jobs.launch_cluster", "serve.launch_replica"} <= set(refused)
+    assert len(refused) == len(AdminPolicyRequestName) - 3
 
 
 def test_two_flows_race_for_the_last_dollar(purse: Purse) -> None:

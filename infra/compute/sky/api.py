@@ -197,7 +197,7 @@ def _never_arrived(error: Exception) -> bool:
     )
 
 
-def _is_one_of(error: Exception, *names: str) -> bool:
+def _is_one_of(error: BaseException, *names: str) -> bool:
     return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
@@ -272,7 +272,7 @@ def explain(error: BaseException) -> LaunchError:
             )
         case "UserRequestRejectedByPolicy":
             return LaunchError(f"the admin policy refused the launch: {said}")
-        case "ConnectionError" | "FileNotFoundError" if "catalog" in said.lower():
+        case _ if "catalog" in said and _is_one_of(error, "RequestException", "FileNotFoundError"):
             return LaunchError(
                 f"SkyPilot's price catalogue cannot be fetched: {said}",
                 "Let this machine reach it once, or put it into ~/.sky/catalogs by hand.",
