@@ -50,6 +50,9 @@ def show_plan(name: str, parameters: BaseModel, as_json: bool) -> None:
         rows = [step.model_dump(mode="json") for step in steps]
         _json({"steps": rows, "usd_at_most": str(total)})
         return
+    if not steps:
+        console.print(f"{name} launches no jobs and costs nothing.")
+        return
     table = Table(title=f"{name}: what would run", title_justify="left", box=None)
     for column in ("step", "environment", "where", "resources", "hours at most", "$ an hour"):
         table.add_column(column)

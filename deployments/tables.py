@@ -54,7 +54,8 @@ def show_budgets(as_json: bool) -> None:
             resets,
         )
         for holder in budget.holders:
-            table.add_row("", f"[dim]{holder.key}[/dim]", "", "", f"[dim]{holder.amount:.4f}[/dim]")
+            held = f"[dim]{holder.amount:.4f}[/dim]"
+            table.add_row(f"  [dim]{holder.key}[/dim]", "", "", "", held)
     console.print(table)
 
     _show_spending()

@@ -1,7 +1,7 @@
 """What the cost guard does in one sweep, and its report."""
 
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -196,28 +196,35 @@ def markdown(
 
 
 def draw(days: list[DailyCharge], budgets: list[Budget], path: Path) -> None:
-    """Dollars of each day by flow, and the daily limit, as a PNG of 1,280 × 640 pixels."""
+    """Dollars of each of the last days by flow, and the daily limit, as a PNG of 1,280 × 640."""
+    from matplotlib.dates import ConciseDateFormatter
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), dpi=160, layout="constrained")
     axes = figure.subplots()
-    by_flow: dict[str, dict[str, float]] = defaultdict(dict)
+    by_flow: dict[str, dict[date, float]] = defaultdict(dict)
     for one in days:
-        by_flow[one.flow or "no flow"][f"{one.day:%d %b}"] = float(one.charged)
-    labels = list(dict.fromkeys(f"{one.day:%d %b}" for one in days)) or ["today"]
-    bottom = [0.0] * len(labels)
+        by_flow[one.flow or "no flow"][one.day] = float(one.charged)
+    last = max([datetime.now(UTC).date(), *(one.day for one in days)])
+    shown = [last - timedelta(days=back) for back in reversed(range(SHOWN_DAYS))]
+    bottom = [0.0] * len(shown)
     for flow, amounts in by_flow.items():
-        heights = [amounts.get(label, 0.0) for label in labels]
-        axes.bar(labels, heights, bottom=bottom, label=flow, width=0.6)
+        heights = [amounts.get(day, 0.0) for day in shown]
+        axes.bar(shown, heights, bottom=bottom, label=flow)  # pyright: ignore[reportArgumentType]
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    title = f"Spending by day and flow, {sum(bottom):.2f} dollars in {SHOWN_DAYS} days"
     limits = [one for one in budgets if one.scope == "project" and one.period == "day"]
-    if limits and float(limits[0].limit) < 5 * (max(bottom) or 1):
-        axes.axhline(float(limits[0].limit), color="#a33", ls="--", lw=1)
-        axes.text(0, float(limits[0].limit), " daily limit", color="#a33", va="bottom")
-    axes.set(ylabel="dollars charged", title="Spending by day and flow", xlim=(-0.6, None))
+    if limits and by_flow:
+        limit = float(limits[0].limit)
+        title += f"; the limit is {limit:.2f} a day"
+        if limit < 5 * max(bottom):
+            axes.axhline(limit, color="#a33", ls="--", lw=1)
+    axes.set(ylabel="dollars charged", title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
     if by_flow:
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
         axes.legend(frameon=False)
     else:
         axes.text(0.5, 0.5, "nothing was charged", transform=axes.transAxes, ha="center")

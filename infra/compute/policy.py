@@ -15,7 +15,8 @@ import sky
 from infra import database
 from infra.compute.sky.task import LABEL, RESERVATION_LABEL
 
-LAUNCHES = ("launch", "jobs.launch", "jobs.pool_apply", "serve.up", "serve.update")
+NO_LAUNCHES = ("validate", "optimize", "exec")
+"""All others rent machines: of clusters, managed jobs, services, their controllers and pools."""
 
 
 class RequireReservation(sky.AdminPolicy):
@@ -25,7 +26,7 @@ class RequireReservation(sky.AdminPolicy):
     def validate_and_mutate(cls, user_request: sky.UserRequest) -> sky.MutatedUserRequest:
         options = user_request.request_options
         dry = options is not None and options.dryrun
-        if user_request.request_name.value in LAUNCHES and not dry:
+        if user_request.request_name.value not in NO_LAUNCHES and not dry:
             for resources in user_request.task.resources:
                 _require_reservation(resources.labels or {})
         return sky.MutatedUserRequest(user_request.task, user_request.skypilot_config)

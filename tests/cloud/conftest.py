@@ -23,10 +23,9 @@ from infra.compute.sky.launcher import SkyLauncher
 from infra.settings import settings
 from tasks import launch, reconcile
 from tasks.purse import Purse, fill
-from tests.cloud.lab import free_ports, launcher, queue, stop_api_server
+from tests.cloud.lab import SLURM, free_ports, launcher, queue, stop_api_server
 from tests.integration.s3_server import moto_server
 
-SLURM = Path(__file__).with_name("slurm.sh")
 SETTINGS = {
     "NIGHTSHIFT_SKY_POLL_SECONDS": "2",
     "NIGHTSHIFT_SKY_SYNC_SECONDS": "1",
@@ -41,7 +40,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="session")
-def environment() -> Iterator[pytest.MonkeyPatch]:
+def environment(train_python: Path) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         yield patch
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -17,10 +19,12 @@ from infra.settings import settings
 from jobs.contract import JobSpec, Resources
 from tasks.purse import Purse
 
+SLURM = Path(__file__).with_name("slurm.sh")
+
 
 def free_ports(wanted: int) -> int:
-    """The first of some ports in a row that nobody has."""
-    for first in range(23000, 31000, 16):
+    """The first of some ports in a row that nobody has, and that nobody beside us tries."""
+    for first in range(23000 + os.getpid() % 400 * 16, 31000, 16):
         try:
             for port in range(first, first + wanted):
                 with socket.socket() as probe:
@@ -75,14 +79,14 @@ def until(holds: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-def kill_api_server() -> None:
-    """SIGKILL; what it has begun lives on without it."""
+def kill_api_server(number: int = signal.SIGKILL) -> None:
+    """What it has begun lives on without it; with SIGSTOP it hangs, and nobody takes its port."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
             port = f"--port={os.environ['SKYPILOT_API_SERVER_LOCAL_PORT']}"
             if "sky.server.server" in line and port in line:
-                process.kill()
+                process.send_signal(number)
 
 
 def job(purse: Purse, step: str = "step", hours: float = 0.1, gpus: int = 2, **config) -> JobSpec:

@@ -4,6 +4,7 @@
 #
 #   slurm.sh install      Debian packages (as root), the nodes' Python, keys and configuration
 #   slurm.sh up           sshd, munged, slurmctld, two slurmd
+#   slurm.sh disconnect   ends SkyPilot's SSH connections
 #   slurm.sh down         ends what `up` started
 #
 # LAB is the folder (readable by everybody), LAB_PORT the first of four free ports in a row, LAB_USER
@@ -37,6 +38,8 @@ configure() {
   "$uv" pip install --quiet --compile-bytecode --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py) \
     --constraints infra/environments/control.txt 'skypilot[slurm]'
   "$uv" venv --quiet --seed --python /usr/bin/python3 "$LAB/userenv"
+  { echo '[global]' && "$PYTHON" -m pip config list | tac | sed "s/^[^.]*\.//; s/='/ = /; s/'$//" |
+    awk '/^(index-url|extra-index-url|find-links|no-index) / && !seen[$1]++'; } > "$LAB/userenv/pip.conf"
   id "$LAB_USER" >/dev/null 2>&1 || useradd -M -p '*' -d "$LAB/node/home" -s /bin/bash "$LAB_USER"
   usermod -d "$LAB/node/home" "$LAB_USER"
   install -d -o "$LAB_USER" -g "$LAB_USER" "$LAB/node/home" "$LAB/cache"
@@ -136,6 +139,8 @@ slurm:
         ondemand: {pricing: {cpu: 0.05, memory: 0.01, accelerators: {H100: 3.0}}}
         spot: {pricing: {cpu: 0.02, memory: 0.004, accelerators: {H100: 1.2}}}
 C
+  # By it SkyPilot names its SSH connections, which would be those of every lab here.
+  printf %08x "$LAB_PORT" > "$CLIENT_HOME/.sky/user_hash"
   # A catalogue without a .meta checksum is the user's own, which SkyPilot never fetches.
   mkdir -p "$CLIENT_HOME/.sky/catalogs/v8/common"
   printf "AcceleratorName,Clouds\nH100,\"['AWS', 'Lambda', 'RunPod']\"\n" \
@@ -165,22 +170,28 @@ up() {
   sinfo -N && exit 1
 }
 
+disconnect() {
+  find "/tmp/sky_ssh_$(cat "$CLIENT_HOME/.sky/user_hash" 2>/dev/null)" -type s \
+    -exec ssh -o ControlPath={} -O exit x \; >/dev/null 2>&1 || true
+}
+
 down() {
   local file pid
   scancel -u "$LAB_USER" 2>/dev/null || true
   sleep 1
-  find "/tmp/sky_ssh_$(cat "$CLIENT_HOME/.sky/user_hash" 2>/dev/null)" -type s \
-    -exec ssh -o ControlPath={} -O exit x \; >/dev/null 2>&1 || true
+  disconnect
   for file in run/slurmd-n1.pid run/slurmd-n2.pid run/slurmctld.pid run/sshd.pid munge/pid; do
     [ -s "$LAB/$file" ] && pid=$(cat "$LAB/$file") && kill "$pid" 2>/dev/null || continue
     for _ in $(seq 50); do [ -e "/proc/$pid" ] || break; sleep 0.2; done
   done
   pkill -KILL -u "$LAB_USER" 2>/dev/null || true
+  rm -rf "/tmp/uv_cache_$(id -u "$LAB_USER")" # where SkyPilot lets uv keep it
 }
 
 case ${1:-} in
   install) packages && configure ;;
   up) up ;;
+  disconnect) disconnect ;;
   down) down ;;
   *) sed -n '2,/^set/p' "$0"; exit 2 ;;
 esac

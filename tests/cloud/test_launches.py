@@ -1,11 +1,14 @@
 """Launches on a real cluster through the real SDK; `purse` sees to it that nothing is left."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +16,9 @@ import infra.compute.sky.task
 from infra import jobs, ledger, objects
 from infra.compute import attempts
 from infra.compute.mirror import Mirror
+from infra.compute.sky import api
 from infra.compute.sky.launcher import SkyLauncher
+from infra.database import Pool
 from infra.errors import EnvironmentBuildError, JobFailed, JobStopped, LaunchError
 from infra.settings import settings
 from jobs.contract import Resources
@@ -104,23 +109,39 @@ def test_a_node_that_is_taken_away_while_it_is_made_is_asked_for_again(purse: Pu
     assert first.error and first.submitted_at is None and second.error is None
 
 
-def test_an_api_server_killed_while_a_machine_is_made(purse: Purse) -> None:
+@pytest.fixture(params=["SIGKILL", "SIGSTOP"])
+def go_away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """SkyPilot's API server dies, or hangs and is not waited for as long as elsewhere."""
+
+    def die() -> None:
+        monkeypatch.setattr(api, "READ_SECONDS", 8)
+        monkeypatch.setattr(api, "SILENT_SECONDS", 8)
+        kill_api_server(signal.Signals[request.param])
+
+    return die
+
+
+def test_an_api_server_that_goes_away_while_a_machine_is_made(
+    purse: Purse, go_away: Callable[[], None]
+) -> None:
     """Reproduces a leak of SkyPilot's: the allocation goes on, the server cannot start again."""
     wanted = job(purse, steps=60, seconds=0.1)
-    killed = threading.Thread(target=lambda: (until(queue), kill_api_server()))
+    killed = threading.Thread(target=lambda: (until(queue), go_away()))
     killed.start()
     assert launch.run_job(wanted, purse).metrics == {"total": TOTAL}
     killed.join()
     assert len({one.place for one in attempts.of_job(purse.pool, wanted.key)}) >= 1
 
 
-def test_an_api_server_killed_while_a_job_runs(purse: Purse) -> None:
+def test_an_api_server_that_goes_away_while_a_job_runs(
+    purse: Purse, go_away: Callable[[], None]
+) -> None:
     killed = []
 
     def kill(progress) -> None:
         if not killed:
             killed.append(progress.step)
-            kill_api_server()
+            go_away()
 
     wanted = job(purse, steps=60, seconds=0.1)
     assert launch.run_job(wanted, purse, kill).metrics == {"total": TOTAL} and killed
@@ -208,6 +229,29 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
     finally:
         cancel("other")
         until(lambda: not queue())
+
+
+def test_every_kind_of_launch_needs_a_reservation(pool: Pool) -> None:
+    """Those of SkyPilot's managed jobs when they recover, too."""
+    from sky.server.requests.request_names import AdminPolicyRequestName
+
+    from infra.compute.policy import RequireReservation
+
+    resources = SimpleNamespace(labels={})
+    refused = []
+    for kind in AdminPolicyRequestName:
+        request = SimpleNamespace(
+            request_name=kind,
+            request_options=None,
+            task=SimpleNamespace(resources=[resources]),
+            skypilot_config=None,
+        )
+        try:
+            RequireReservation.validate_and_mutate(request)
+        except PermissionError:
+            refused.append(kind.value)
+    assert {"launch", "jobs.launch", "jobs.launch_cluster", "serve.launch_replica"} <= set(refused)
+    assert len(refused) == len(AdminPolicyRequestName) - 3
 
 
 def test_two_flows_race_for_the_last_dollar(purse: Purse) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
+from infra.compute.launcher import JobStatus
 from infra.compute.sky import api, quotes
+from infra.compute.sky import launcher as sky_launcher
 from infra.compute.sky.launcher import SkyLauncher
 from infra.errors import LaunchError, NoCapacity
 from infra.settings import Settings, settings
@@ -99,6 +102,13 @@ def test_what_skypilot_raises_is_told_in_one_clear_line(name: str, says: str) ->
     assert isinstance(explained, NoCapacity) == (name == "ResourcesUnavailableError")
 
 
+def test_a_catalogue_that_cannot_be_fetched_is_told_whatever_stands_between() -> None:
+    for kind in (requests.ConnectionError, requests.exceptions.ProxyError, requests.ReadTimeout):
+        explained = api.explain(kind("no way to /skypilot-catalog/master/vms.csv"))
+        assert "catalogue cannot be fetched" in explained.message, kind
+    assert "catalogue" not in api.explain(requests.ConnectionError("reset by peer")).message
+
+
 def test_lists_in_settings_are_divided_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", "10.0.0.0/8, 192.168.1.0/24")
     assert Settings().allowed_networks == ["10.0.0.0/8", "192.168.1.0/24"]
@@ -115,3 +125,24 @@ def test_a_killed_child_that_nobody_waited_for_is_dead() -> None:
     assert not api._lives(child.pid)
     child.wait()
     assert not api._lives(child.pid)
+
+
+def test_a_provider_is_asked_only_where_the_node_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By our clock: that of the node may be wrong."""
+    settings.cache_clear()
+    clock = [100.0]
+    monkeypatch.setattr(sky_launcher, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    launcher = SkyLauncher(None)  # type: ignore[arg-type]
+
+    def hears(minute: int, state: str = "running") -> bool:
+        seen = datetime(2050, 1, 1, 0, minute, tzinfo=UTC)
+        return launcher._hears("ns-1", JobStatus(state=state, started=None, seen=seen))  # type: ignore[arg-type]
+
+    assert not launcher._hears("ns-1", None)
+    assert not hears(0), "what it said before may be old"
+    assert hears(1)
+    clock[0] += 14
+    assert hears(1)
+    clock[0] += 2
+    assert not hears(1)
+    assert hears(2) and hears(2, "failed")

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import importlib
+import io
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -17,11 +18,21 @@ from infra.errors import LaunchError, NoCapacity
 
 log = logging.getLogger("nightshift")
 
-CALL_ATTEMPTS = 5
+READ_SECONDS = 30.0
+"""How long one answer of SkyPilot's API server may take; SkyPilot itself waits for ever."""
+SILENT_SECONDS = 60.0
+"""How long the server may give no answer until a local one is ended, so that it starts anew."""
+GIVE_UP_SECONDS = 180.0
+REQUEST_SECONDS = 900.0
+"""How long it may work at anything but a launch."""
 
 
 class SkyPilotError(LaunchError):
     """What SkyPilot raised without a cause that we know."""
+
+
+class RequestLost(ConnectionError):
+    """The server that worked at a request is dead: nobody works at it any more."""
 
 
 def record(place: str) -> Any:
@@ -32,9 +43,7 @@ def record(place: str) -> Any:
 
 def launch_requests(place: str | None = None) -> list[Any]:
     """Requests to launch that SkyPilot's API server knows of, the newest first."""
-    sky = sdk()
-    with quietly():
-        found = sky.api_status(all_status=place is not None, cluster_name=place)
+    found = send(lambda: sdk().api_status(all_status=place is not None, cluster_name=place))
     launches = [one for one in found if one.name == "sky.launch"]
     return sorted(launches, key=lambda one: one.created_at, reverse=True)
 
@@ -75,42 +84,142 @@ class _Lines:
 
 
 def call(request: Callable[[Any], Any]) -> Any:
-    """Send a request to SkyPilot's API server and wait for its value."""
-    sky = sdk()
-    with quietly():
-        return send(lambda: sky.get(request(sky)))
+    """Send a request to SkyPilot's API server and wait for its value.
+
+    Raises what the request raised, and LaunchError where the server gives no answer, or takes
+    too long.
+    """
+    return send(lambda: _value(request(sdk())))
 
 
-def send(call: Callable[[], Any]) -> Any:
-    """Call the API server, again where it was away: a local one is started anew meanwhile."""
-    problem: Exception | None = None
-    for attempt in range(CALL_ATTEMPTS):
+def _value(request_id: str) -> Any:
+    deadline = time.monotonic() + REQUEST_SECONDS
+    pause = 0.05
+    while not _has_ended(request_id):
+        if time.monotonic() > deadline:
+            raise LaunchError(
+                f"SkyPilot has worked at the request {request_id} for {REQUEST_SECONDS / 60:g} min",
+                f"`sky api logs {request_id}` shows at what, `sky api cancel` ends it.",
+            )
+        time.sleep(pause)
+        pause = min(1.0, 2 * pause)
+    return sdk().get(request_id)
+
+
+def _has_ended(request_id: str) -> bool:
+    """`sky.get` would wait, and cannot tell a server that works at it from one that hangs."""
+    found = sdk().api_status([request_id])
+    if not found:
+        raise RequestLost(f"SkyPilot's API server has died and lost the request {request_id}")
+    return found[0].status in ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+def wait_for_launch(request_id: str, until: datetime) -> None:
+    """Until the launch has ended, which may take as long as its reservation lasts.
+
+    Raises what it raised, RequestLost, and LaunchError where the server gives no answer.
+    """
+    while not send(lambda: _has_ended(request_id), _is_silence):
+        if datetime.now(UTC) > until:
+            raise LaunchError("the launch took longer than its reservation lasts")
+        time.sleep(1)
+    send(lambda: sdk().get(request_id))
+
+
+def request_launch(place: str, request: Callable[[], str]) -> str:
+    """Send the one request to launch `place`; it is not sent again once it may have arrived."""
+    try:
+        return send(request, _never_arrived)
+    except disconnections() as error:
+        if not _is_disconnection(error):
+            raise
+        known = launch_requests(place)
+        if not known:
+            raise RequestLost(f"whether the launch was asked for is not known: {error}") from error
+        return known[0].request_id
+
+
+def send(call: Callable[[], Any], repeats: Callable[[Exception], bool] | None = None) -> Any:
+    """Call the API server, again where it was away: a local one is started anew meanwhile.
+
+    A local one that hangs is ended first. `repeats` tells after which errors the call is made
+    again; others are raised. LaunchError after GIVE_UP_SECONDS.
+    """
+    began = silent_since = time.monotonic()
+    while True:
         try:
             with quietly():
                 return call()
         except disconnections() as error:
-            if "exited unexpectedly" in str(error):
-                end_orphans()
-            elif not _is_disconnection(error):
+            if not (repeats or _is_disconnection)(error):
                 raise
             problem = error
-        time.sleep(1 + attempt)
-    raise LaunchError(
-        f"SkyPilot's API server does not answer: {problem}",
-        "`sky api start` starts it, `sky api info` shows where it should be.",
-    )
+        now = time.monotonic()
+        if now - began >= GIVE_UP_SECONDS:
+            raise LaunchError(
+                f"SkyPilot's API server does not answer: {problem}",
+                "`sky api info` shows where it should be; `sky api stop` and `sky api start` start "
+                "a local one anew. The same command then goes on.",
+            ) from problem
+        if "exited unexpectedly" in str(problem):
+            end_orphans()
+        if now - silent_since >= SILENT_SECONDS:
+            end_server()
+            silent_since = time.monotonic()
+        time.sleep(1)
 
 
 @functools.cache
 def disconnections() -> tuple[type[Exception], ...]:
     import requests
 
-    return (requests.ConnectionError, requests.Timeout, RuntimeError)
+    return (ConnectionError, requests.RequestException, RuntimeError)
 
 
 def _is_disconnection(error: Exception) -> bool:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"ConnectionError", "Timeout", "ApiServerConnectionError"})
+    return _is_one_of(
+        error, "ConnectionError", "Timeout", "ChunkedEncodingError"
+    ) or _never_arrived(error)
+
+
+def _is_silence(error: Exception) -> bool:
+    return _is_disconnection(error) and not isinstance(error, RequestLost)
+
+
+def _never_arrived(error: Exception) -> bool:
+    """Whether a request was surely not received: there was no server to receive it."""
+    said = str(error)
+    return (
+        _is_one_of(error, "ConnectTimeout", "ApiServerConnectionError")
+        or "NewConnectionError" in said
+        or "process exited unexpectedly" in said
+        or "Failed to start SkyPilot API server" in said
+    )
+
+
+def _is_one_of(error: BaseException, *names: str) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def end_server() -> None:
+    """End a local API server that hangs, as SIGKILL does; the next call starts another.
+
+    One that takes no connections is starting, or dead.
+    """
+    import requests
+
+    common = importlib.import_module("sky.server.common")
+    if not common.is_api_server_local():
+        return
+    try:
+        requests.get(f"{common.get_server_url()}/api/health", timeout=READ_SECONDS)
+    except requests.Timeout:
+        log.warning("SkyPilot's API server hangs; ending it")
+        with quietly():
+            sdk().api_stop()
+        end_orphans()
+    except requests.ConnectionError:
+        return
 
 
 def end_orphans() -> None:
@@ -143,6 +252,8 @@ def explain(error: BaseException) -> LaunchError:
     """One clear error for what SkyPilot raised."""
     if isinstance(error, LaunchError):
         return error
+    if isinstance(error, RequestLost):
+        return LaunchError(str(error))
     said = " ".join(str(error).split())[:600] or type(error).__name__
     match type(error).__name__:
         case "NoCloudAccessError":
@@ -161,7 +272,7 @@ def explain(error: BaseException) -> LaunchError:
             )
         case "UserRequestRejectedByPolicy":
             return LaunchError(f"the admin policy refused the launch: {said}")
-        case "ConnectionError" | "FileNotFoundError" if "catalog" in said.lower():
+        case _ if "catalog" in said and _is_one_of(error, "RequestException", "FileNotFoundError"):
             return LaunchError(
                 f"SkyPilot's price catalogue cannot be fetched: {said}",
                 "Let this machine reach it once, or put it into ~/.sky/catalogs by hand.",
@@ -170,20 +281,51 @@ def explain(error: BaseException) -> LaunchError:
             return SkyPilotError(f"SkyPilot: {kind}: {said}", "`sky api logs` has the whole story.")
 
 
+@functools.cache
 def sdk() -> Any:
     """SkyPilot's SDK; it takes seconds to import, so only where it is used."""
     os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
+    session = importlib.import_module("sky.server.rest")._session
+    adapters = importlib.import_module("requests.adapters")
+
+    class Impatient(adapters.HTTPAdapter):
+        """SkyPilot gives most of its calls no limit of time."""
+
+        def send(self, request: Any, timeout: Any = None, **options: Any) -> Any:
+            connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+            limits = (connect or READ_SECONDS, read or READ_SECONDS)
+            return super().send(request, timeout=limits, **options)
+
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Impatient(pool_connections=50, pool_maxsize=256))
     return importlib.import_module("sky")
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """SkyPilot prints for people who use it; our standard output belongs to our caller."""
+    """SkyPilot prints for people who use it; our output belongs to our caller."""
     logger = logging.getLogger("sky")
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # what is wrong is raised, too
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def overhearing() -> Iterator[list[str]]:
+    """What SkyPilot warns of in its log meanwhile, which is not printed."""
+    said: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("sky")
+    handlers, level = logger.handlers, logger.level
+    logger.handlers = [listener]
+    logger.setLevel(logging.WARNING)
+    try:
+        yield said
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(level)

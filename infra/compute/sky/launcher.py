@@ -16,18 +16,14 @@ import functools
 import importlib
 import logging
 import math
-import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fnmatch import fnmatch
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from infra import ledger
-from infra.compute import attempts, environments
+from infra.compute import attempts
 from infra.compute.attempts import Attempt
 from infra.compute.launcher import (
     Handle,
@@ -40,6 +36,7 @@ from infra.compute.launcher import (
 from infra.compute.mirror import Mirror
 from infra.compute.node import Order
 from infra.compute.sky import api, quotes
+from infra.compute.sky.gates import require_network, require_readiness
 from infra.compute.sky.task import LABEL, make_task
 from infra.database import Pool
 from infra.errors import LaunchError, MachineLeft, ReservationExpired
@@ -64,6 +61,7 @@ class SkyLauncher:
         self.package = package
         self.code = code
         self._looked: dict[str, tuple[float, Any]] = {}
+        self._heard: dict[str, tuple[datetime, float]] = {}
 
     @property
     def poll_seconds(self) -> float:
@@ -76,7 +74,7 @@ class SkyLauncher:
         known = self._take_up(spec)
         if known:
             return known
-        self._require_readiness(spec, quote)
+        require_readiness(spec, quote)
         number = 0
         while True:
             number += 1
@@ -84,15 +82,18 @@ class SkyLauncher:
             try:
                 task = self._task(spec, reservation, attempt, quote)
                 request = functools.partial(self._request, task, attempt, reservation)
-                self._wait_for_launch(api.send(request))
+                log.info("renting %s at %s dollars an hour", quote.region, quote.hourly_usd)
+                request_id = api.request_launch(attempt.place, request)
+                api.wait_for_launch(request_id, reservation.expires_at)
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
+                log.info("%s is there; it makes its environment first", attempt.place)
                 self._light_fuse(attempt.place, reservation)
-                self._require_network(attempt.place)
+                require_network(attempt.place)
                 return attempt.handle
             except Exception as error:
                 problem = api.explain(error)
                 attempts.note(self.pool, attempt.place, error=problem.message)
-                lost = isinstance(problem, _LaunchLost) or self._was_taken(attempt.place, problem)
+                lost = isinstance(error, api.RequestLost) or self._was_taken(attempt.place, problem)
                 self.stop(attempt.handle)
                 if reservation.expires_at <= datetime.now(UTC):
                     raise ReservationExpired(
@@ -132,7 +133,7 @@ class SkyLauncher:
             started = max(said.started, attempt.requested_at)
             attempt = attempts.note(self.pool, attempt.place, started_at=started)
         cluster = None
-        if attempt.gone_at is None:
+        if attempt.gone_at is None and not self._hears(attempt.place, said):
             cluster = self._cluster(attempt.place)
             if cluster is None and not api.is_being_launched(attempt.place):
                 lives = [attempt.requested_at, *([said.seen] if said else [])]
@@ -258,6 +259,19 @@ class SkyLauncher:
             return "failed"
         return "lost"
 
+    def _hears(self, place: str, said: JobStatus | None) -> bool:
+        """Whether the node speaks for itself, so that its provider need not be asked.
+
+        By our clock: it has ended, or what it said last is news.
+        """
+        if said is None or said.state != "running":
+            return said is not None
+        last, since = self._heard.get(place, (None, 0.0))
+        if said.seen != last:
+            self._heard[place] = (said.seen, time.monotonic())
+            return last is not None
+        return time.monotonic() - since < 3 * settings().sky_sync_seconds
+
     def _cluster(self, place: str) -> Any:
         """SkyPilot's record of the machine, as the provider has it; asked at most every so often.
 
@@ -282,13 +296,14 @@ class SkyLauncher:
         requests = api.launch_requests(attempt.place)
         if not requests:
             return False
+        reservation = ledger.get(self.pool, attempt.reservation_id)
         try:
-            self._wait_for_launch(requests[0].request_id)
+            api.wait_for_launch(requests[0].request_id, reservation.expires_at)
         except Exception as error:
             attempts.note(self.pool, attempt.place, error=api.explain(error).message)
             return False
         attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
-        self._light_fuse(attempt.place, ledger.get(self.pool, attempt.reservation_id))
+        self._light_fuse(attempt.place, reservation)
         return True
 
     def _task(self, spec: JobSpec, reservation: Reserved, attempt: Attempt, quote: Quote) -> Any:
@@ -314,18 +329,6 @@ class SkyLauncher:
             wait_for=_wall_clock(),
             down=True,
         )
-
-    def _wait_for_launch(self, request_id: str) -> None:
-        """Until the launch has ended. Raises what it raised, and LaunchError if it is lost."""
-        while True:
-            with contextlib.suppress(*api.disconnections()):
-                found = api.sdk().api_status([request_id])
-                if not found:
-                    raise _LaunchLost("SkyPilot's API server has died and lost the launch")
-                if found[0].status in ("SUCCEEDED", "FAILED", "CANCELLED"):
-                    break
-            time.sleep(min(2.0, self.poll_seconds))
-        api.call(lambda _: request_id)
 
     def _was_taken(self, place: str, problem: LaunchError) -> bool:
         """Whether a launch failed since its machine went away under it, as a spot machine may."""
@@ -361,40 +364,6 @@ class SkyLauncher:
                 if said is None or said.state != "running":
                     return
                 time.sleep(1)
-
-    def _require_readiness(self, spec: JobSpec, quote: Quote) -> None:
-        """What must hold before a machine is asked for."""
-        config = settings()
-        environments.requirements_of(spec.environment)
-        if not any(fnmatch(quote.region, pattern) for pattern in config.sky_allowed):
-            raise LaunchError(
-                f"{quote.region} is not allowed", "NIGHTSHIFT_SKY_ALLOWED lists what is."
-            )
-        if config.network_check:
-            done = subprocess.run(
-                shlex.split(config.network_check), capture_output=True, text=True, timeout=60
-            )
-            if done.returncode:
-                said = (done.stderr or done.stdout).strip()[-300:]
-                raise LaunchError(
-                    f"NIGHTSHIFT_NETWORK_CHECK failed with exit code {done.returncode}: {said}",
-                    "Connect the VPN, or correct the command.",
-                )
-
-    def _require_network(self, place: str) -> None:
-        """That the machine's addresses lie in the networks that are allowed."""
-        allowed = [ip_network(one) for one in settings().allowed_networks]
-        record = api.record(place) if allowed else None
-        for pair in record.handle.stable_internal_external_ips or [] if record else []:
-            if not any(ip_address(one) in network for one in pair if one for network in allowed):
-                raise LaunchError(
-                    f"the machine {place} has the addresses {', '.join(pair)}",
-                    "None is in NIGHTSHIFT_ALLOWED_NETWORKS; it was taken down.",
-                )
-
-
-class _LaunchLost(LaunchError):
-    """Nobody works at the launch any more; what it made is still to be taken down."""
 
 
 def _fuse_minutes(reservation: Reserved) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.compute.launcher import Quote
-from infra.compute.sky.api import explain, quietly, sdk
+from infra.compute.sky.api import explain, overhearing, quietly, sdk
 from infra.errors import LaunchError
 from infra.settings import settings
 from jobs.contract import Resources
@@ -53,7 +53,8 @@ def _offers(resources: Resources) -> list[Any]:
     )
     try:
         # Here it believes to be its API server, which sends spinners as text.
-        with quietly(), importlib.import_module("sky.sky_logging").silent():
+        silent = importlib.import_module("sky.sky_logging").silent
+        with quietly(), silent(), overhearing() as warnings:
             found, _, similar, hints = optimizer._fill_in_launchable_resources(
                 task, None, quiet=True
             )
@@ -63,10 +64,11 @@ def _offers(resources: Resources) -> list[Any]:
     if not offers:
         reasons = [hint for several in hints.values() for hint in several]
         near = f" There is {', '.join(similar[:5])}." if similar else ""
-        why = " ".join(" ".join(reasons).split())
+        why = " ".join(" ".join(reasons or warnings).split())[:400]
         raise LaunchError(
             f"no cloud that SkyPilot has enabled offers {_wish(resources)}.{near} {why}".strip(),
-            "Ask for other resources, or enable a cloud (`sky check` says what is missing).",
+            "Ask for other resources, or enable a cloud: `sky check` says what is missing, and "
+            "whether the credentials are still good.",
         )
     return offers
 

@@ -21,7 +21,7 @@ cd ~/nightshift
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || python3 -m pip install --quiet --user uv
 uv venv --quiet --allow-existing --python 3.11 ~/nightshift-env
-uv pip install --quiet --compile-bytecode --python ~/nightshift-env/bin/python \
+uv pip install --quiet --python ~/nightshift-env/bin/python \
   $(python3 infra/compute/uv.py) --requirements infra/environments/{environment}.txt
 """
 RUN = """\

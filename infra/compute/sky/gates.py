@@ -1,0 +1,43 @@
+"""What must hold before a machine is asked for, and once its addresses are known."""
+
+import shlex
+import subprocess
+from fnmatch import fnmatch
+from ipaddress import ip_address, ip_network
+
+from infra.compute import environments
+from infra.compute.launcher import Quote
+from infra.compute.sky import api
+from infra.errors import LaunchError
+from infra.settings import settings
+from jobs.contract import JobSpec
+
+
+def require_readiness(spec: JobSpec, quote: Quote) -> None:
+    """What must hold before a machine is asked for."""
+    config = settings()
+    environments.requirements_of(spec.environment)
+    if not any(fnmatch(quote.region, pattern) for pattern in config.sky_allowed):
+        raise LaunchError(f"{quote.region} is not allowed", "NIGHTSHIFT_SKY_ALLOWED lists what is.")
+    if config.network_check:
+        done = subprocess.run(
+            shlex.split(config.network_check), capture_output=True, text=True, timeout=60
+        )
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip()[-300:]
+            raise LaunchError(
+                f"NIGHTSHIFT_NETWORK_CHECK failed with exit code {done.returncode}: {said}",
+                "Connect the VPN, or correct the command.",
+            )
+
+
+def require_network(place: str) -> None:
+    """That the machine's addresses lie in the networks that are allowed."""
+    allowed = [ip_network(one) for one in settings().allowed_networks]
+    record = api.record(place) if allowed else None
+    for pair in record.handle.stable_internal_external_ips or [] if record else []:
+        if not any(ip_address(one) in network for one in pair if one for network in allowed):
+            raise LaunchError(
+                f"the machine {place} has the addresses {', '.join(pair)}",
+                "None is in NIGHTSHIFT_ALLOWED_NETWORKS; it was taken down.",
+            )
