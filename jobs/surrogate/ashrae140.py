@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.errors import InputError
 from jobs.surrogate.building import (
     DAY,
     SHELTERED,
@@ -84,6 +85,11 @@ class Cases:
         size = geometry["zone"]
         openings = geometry["window_sets"][case["window_set"]]["windows"]
         places = [(o["plane"].split()[0], self._box(o, size)) for o in openings]
+        if case["glazing"] not in (None, "clear_double", "opaque_window"):
+            raise InputError(
+                f"case {name}: glazing {case['glazing']} is none of clear_double, opaque_window",
+                "Only these two are known.",
+            )
         clear = case["glazing"] == "clear_double"
         walls = self._walls(case, size, case["constructions"], places, () if clear else places)
         zone = self._zone(

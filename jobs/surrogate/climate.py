@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 from pvlib.irradiance import erbs, get_extra_radiation
-from pvlib.solarposition import get_solarposition
 
-from jobs.surrogate.solar import Sky, sky
+from jobs.surrogate.solar import Sky, position, sky
 from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
 
 LARGEST_CLEARNESS = 0.8
@@ -43,9 +42,9 @@ def make_climate(
         + 2.5 * spell
     )
     times = pd.date_range("2001-01-01 00:30", periods=HOURS, freq="h", tz="UTC")
-    zenith = get_solarposition(times, latitude, 0.0)["zenith"].to_numpy()
-    above = np.maximum(np.cos(np.radians(zenith)), 0) * get_extra_radiation(times).to_numpy()
-    split = erbs(clear * above, np.minimum(zenith, 89.9), times)
+    zenith, _ = position(times, latitude, 0.0, 0.0)
+    above = np.maximum(np.cos(zenith), 0) * get_extra_radiation(times).to_numpy()
+    split = erbs(clear * above, np.minimum(np.degrees(zenith), 89.9), times)
     covered = 10 * (1 - clear / LARGEST_CLEARNESS)
     return Weather(
         name="made up",

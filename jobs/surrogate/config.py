@@ -150,7 +150,7 @@ class Training(BaseModel):
         description="Synthetic designs to simulate and learn from.",
     )
     climates: int = Field(
-        default=256,
+        default=512,
         ge=8,
         title="Climates",
         description="Made-up climates that the designs are spread over.",

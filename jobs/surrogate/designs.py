@@ -40,6 +40,8 @@ FACTORS = {
 """Units that a column is taken for when its median is out of range by that factor."""
 KELVIN_COLUMNS = ("heating_setpoint", "cooling_setpoint", "mean_temperature")
 FAHRENHEIT_COLUMNS = ("heating_setpoint", "cooling_setpoint")
+MOST_GAINS = 100.0
+"""W/m2 that no dwelling and no office has: more are taken for the watts of the whole house."""
 
 
 def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFrame:
@@ -176,7 +178,8 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     _check_units(numbers, name)
     for quantity in DESIGN + WEATHER:
-        below = np.flatnonzero(numbers[quantity.name] < 0) if quantity.low >= 0 else []
+        signed = quantity.low < 0 or quantity.name == "latitude"
+        below = [] if signed else np.flatnonzero(numbers[quantity.name] < 0)
         if len(below):
             raise InputError(
                 f"{name}, row {below[0] + 1}: {quantity.name} is "
@@ -189,7 +192,44 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return numbers
 
 
+def northern(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Designs at negative latitudes as their mirror images north of the equator.
+
+    There north and south change places and all else is as it was, the loads too, since the
+    weather is told by its year's sums. What is trained on lies north.
+    """
+    south = numbers["latitude"] < 0
+    if not south.any():
+        return numbers
+    seen, sides = numbers.copy(), ["north_radiation", "south_radiation"]
+    seen.loc[south, "latitude"] = -numbers["latitude"]
+    seen.loc[south, "orientation"] = (180 - numbers["orientation"]) % 360
+    seen.loc[south, sides] = numbers.loc[south, sides[::-1]].to_numpy()
+    return seen
+
+
+def _looks_like_radians(orientation: np.ndarray) -> bool:
+    """Whether azimuths are eighths of 2π, or fractions all over 0 to 2π."""
+    if orientation.min() < 0 or orientation.max() > 2 * np.pi + 0.01 or not orientation.any():
+        return False
+    eighths = orientation / (np.pi / 4)
+    if np.abs(eighths - np.round(eighths)).max() < 2e-3:
+        return True
+    return np.ptp(orientation) > np.pi and bool((orientation % 1 != 0).any())
+
+
 def _check_units(numbers: pd.DataFrame, name: str) -> None:
+    if _looks_like_radians(numbers["orientation"].to_numpy()):
+        raise InputError(
+            f"{name}: orientation looks like radians (at most {numbers['orientation'].max():.4g})",
+            "Give degrees; if these are degrees, round them to whole ones.",
+        )
+    spread = numbers["gains"] / (2 * numbers["width"] * numbers["depth"])
+    if numbers["gains"].median() > MOST_GAINS and 0.5 <= spread.median() <= MOST_GAINS / 2:
+        raise InputError(
+            f"{name}: gains look like W of the whole house (median {numbers['gains'].median():g})",
+            "Give W/m2 of floor.",
+        )
     by_name = {q.name: q for q in DESIGN + WEATHER}
     for column in KELVIN_COLUMNS:
         if numbers[column].median() > 200:
@@ -216,6 +256,7 @@ def _check_units(numbers: pd.DataFrame, name: str) -> None:
 
 def out_of_range(numbers: pd.DataFrame) -> list[list[str]]:
     """For each row the names of the inputs that lie outside what was trained on."""
+    numbers = northern(numbers)
     outside = np.stack(
         [~numbers[q.name].between(q.low, q.high).to_numpy() for q in DESIGN + WEATHER], axis=1
     )

@@ -4,9 +4,10 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, TARGETS, WEATHER
 from jobs.surrogate.network import Student
+
+Result = TypeVar("Result")
 
 KINDS = ("fp32", "fp16", "int8")
 CLOSE = 1e-3
@@ -43,22 +46,19 @@ def session(path: Path, providers: list[str] | None = None) -> onnxruntime.Infer
 
 def run(model: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and half-width, each (B, targets), of designs (B, inputs)."""
-    answers = in_batches(model, {"designs": np.ascontiguousarray(x, np.float32)})
-    mean, half_width = zip(*answers, strict=True)
-    return np.concatenate(mean), np.concatenate(half_width)
+
+    def batch(rows: slice) -> Any:
+        return model.run(None, {"designs": np.ascontiguousarray(x[rows].T, np.float32)})
+
+    mean, half_width = zip(*in_batches(batch, len(x)), strict=True)
+    return np.concatenate(mean, axis=1).T, np.concatenate(half_width, axis=1).T
 
 
-def in_batches(
-    model: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
-) -> list[list[np.ndarray]]:
-    """The outputs of each batch of BATCH rows of the inputs, one to a thread for each core."""
-    count = len(next(iter(feeds.values())))
-    parts = [
-        {name: values[start : start + BATCH] for name, values in feeds.items()}
-        for start in range(0, count, BATCH)
-    ]
+def in_batches(work: Callable[[slice], Result], count: int) -> list[Result]:
+    """What `work` makes of each BATCH of `count` rows, one to a thread for each core."""
+    parts = [slice(start, start + BATCH) for start in range(0, count, BATCH)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        return list(threads.map(lambda part: model.run(None, part), parts))
+        return list(threads.map(work, parts))
 
 
 def write(
@@ -73,10 +73,10 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     program = torch.onnx.export(
         student,
-        (x[:8],),
+        (x[:8].T,),
         input_names=["designs"],
         output_names=["mean", "half_width"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=({1: torch.export.Dim("batch")},),
         dynamo=True,
         verbose=False,
     )
@@ -89,7 +89,7 @@ def write(
     onnx.save(convert_float_to_float16(model, keep_io_types=True), folder / "fp16.onnx")
     quantize_dynamic(folder / "fp32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
     with torch.no_grad():
-        expected = student(x)[0].numpy()
+        expected = student(x.T)[0].T.numpy()
     truth = y.numpy()
     unit = np.nanstd(truth, axis=0)
     measured: dict[str, float] = {}
@@ -118,7 +118,7 @@ def write(
 
 def _speed(model: onnxruntime.InferenceSession, x: np.ndarray, batch: int = 65536) -> float:
     """Designs a second in batches, the median of some rounds."""
-    many = np.resize(x, (batch, x.shape[1])).astype(np.float32)
+    many = np.asfortranarray(np.resize(x, (batch, x.shape[1])), np.float32)
     seconds = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()

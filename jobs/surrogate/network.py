@@ -4,16 +4,16 @@ Both correct a handbook and keep the energy balance by construction.
 """
 
 from collections.abc import Sequence
-from math import cos, pi
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS
 
 ARCHITECTURES = ((48, 48), (64, 32), (40, 32, 32), (56, 32), (48, 24, 24))
 """Widths of the hidden layers of the members, in turn."""
-STUDENT = (64, 64)
+STUDENT = (128, 96)
 """Widths of the one network that learns from all of them."""
 PREDICTED = len(OUTPUTS) - 1
 """All targets but `loss`, which closes the balance."""
@@ -22,8 +22,10 @@ NEVER_NEGATIVE = [*range(LOADS), SUN]
 HOURS = 8760
 TRANSMITTED, GLASS_U, AIR_HEAT, SPELLS = 0.6, 2.8, 0.34, 6.0
 """Rough values for the encoding only: of the sun through glass, W/m2K, Wh/m3K, K2."""
-SEASONS, BRIGHTER = 4, 0.7
-"""Points of the year in the encoding, and how much more sun summer has at the pole."""
+BRIGHTER = 0.7
+"""How much more sun summer has at the pole."""
+QUARTER = 0.5**0.5
+"""Of the year's swing, in the middle of each quarter: two of them are winter, two summer."""
 
 
 def encode(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,53 +42,44 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor]:
     Designs lie along the last axis, and rooms and seasons before it: so every step is one long
     vector operation, several times as fast in onnxruntime as columns beside each other.
     """
-    rows = [column.reshape(-1) for column in x.split(1, dim=1)]
-    given = dict(zip(INPUTS, rows, strict=True))
+    rows = x.T
+    given = dict(zip(INPUTS, rows.split(1), strict=True))
     turn = given["orientation"] * (torch.pi / 180)
     sine, cosine = torch.sin(turn), torch.cos(turn)
     north, east = given["north_radiation"], given["east_radiation"]
     south, west = given["south_radiation"], given["west_radiation"]
-    along, across = north + south, east + west
     facing = (north - south) * cosine + (east - west) * sine
-    even = (along + across + (along - across) * (2 * cosine * cosine - 1)) / 2
-    incident = torch.stack([even + facing, even - facing]) * (TRANSMITTED * 500 / HOURS)
-    height = given["height"]
+    along, across = north + south, east + west
+    even = across + (along - across) * (cosine * cosine)
+    incident = torch.cat([even + facing, even - facing]) * (TRANSMITTED * 500 / HOURS)
+    height, wall_u = given["height"], given["wall_u"]
     facade = height / given["depth"]
-    glass = facade * torch.stack([given["window_front"], given["window_back"]])
-    wall_u = given["wall_u"]
-    loss = wall_u * (facade + 2 * height / given["width"]) + (GLASS_U - wall_u) * glass
-    loss = loss + (given["roof_u"] + given["floor_u"] + AIR_HEAT * given["infiltration"] * height)
-    sun = glass * incident
-    season = torch.tensor([-cos(2 * pi * (n + 0.5) / SEASONS) for n in range(SEASONS)])[
-        :, None, None
-    ]
-    bright = 1 + BRIGHTER * torch.sin(given["latitude"] * (torch.pi / 180)) * season
-    free = (given["gains"] + sun * bright) / loss
-    felt = given["mean_temperature"] + given["seasonal_swing"] * season + free
-    warm = given["heating_setpoint"] - given["setback"] / 3
+    glass = facade * torch.cat([given["window_front"], given["window_back"]])
+    walls = wall_u * (facade + height * 2 / given["width"]) + given["roof_u"] + given["floor_u"]
+    loss = (GLASS_U - wall_u) * glass + (walls + AIR_HEAT * given["infiltration"] * height)
+    sun, resistance = glass * incident, 1 / loss
+    free = (given["gains"] + sun) * resistance
+    brighter = torch.sin(given["latitude"] * (torch.pi / 180)) * (BRIGHTER * QUARTER)
+    # summer is warmer than the mean of the year by this, winter colder
+    swing = sun * resistance * brighter + given["seasonal_swing"] * QUARTER
+    felt = given["mean_temperature"] + free
+    cold = given["heating_setpoint"] - given["setback"] * (1 / 3) - felt
+    warm = felt - given["cooling_setpoint"]
     daily = given["daily_swing"]
-    spread = torch.sqrt(daily * daily / 2 + SPELLS)
-    heating = loss * _degrees(warm - felt, spread)
-    cooling = loss * _degrees(felt - given["cooling_setpoint"], spread)
-    rooms = torch.cat([loss, sun, _of_year(free), heating, cooling])
-    features = torch.cat([torch.stack([*rows, sine, cosine]), rooms])
-    both = torch.stack([(sun[0] + sun[1]) / 2, given["gains"]])
-    said = torch.cat([heating, cooling, torch.zeros_like(heating), both])
+    spread = torch.sqrt(daily * daily * 0.5 + SPELLS)
+    winter_and_summer = torch.cat([cold + swing, warm - swing, cold - swing, warm + swing])
+    degrees = _degrees(winter_and_summer / spread)
+    scale = loss * spread * 0.5
+    loads = (degrees[:LOADS] + degrees[LOADS:]) * torch.cat([scale, scale])
+    features = torch.cat([rows, sine, cosine, loss, sun, free, loads])
+    both = [(sun[0:1] + sun[1:2]) * 0.5, given["gains"]]
+    said = torch.cat([loads, torch.zeros_like(loss), *both])
     return features, said * (HOURS / 1000)
 
 
-def _degrees(above: Tensor, spread: Tensor) -> Tensor:
-    """Mean of max(0, v) for normal v with these means (seasons, rooms, B) and deviation, (1, B), in
-    K: the year's, (rooms, B)."""
-    z = above / spread
-    density = torch.exp(z * z * -0.5) * (1 / (2 * torch.pi) ** 0.5)
-    share = torch.erf(z * (1 / 2**0.5)) * 0.5 + 0.5
-    return _of_year(density + z * share) * spread
-
-
-def _of_year(seasons: Tensor) -> Tensor:
-    """The mean over seasons. No `mean()`: ONNX would give the output's name to it."""
-    return seasons.sum(0) * (1 / SEASONS)
+def _degrees(z: Tensor) -> Tensor:
+    """Mean of max(0, v) for normal v with these means and deviation 1."""
+    return torch.exp(z * z * -0.5) * (1 / (2 * torch.pi) ** 0.5) + functional.gelu(z)
 
 
 class Member(nn.Module):
@@ -174,12 +167,15 @@ class Student(nn.Module):
         spread = torch.exp(raw[PREDICTED:]).unflatten(0, (self.kinds, len(OUTPUTS)))
         return in_units(raw[:PREDICTED], base, self.scales), spread * self.unit[:, None]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and half-width, each (B, len(OUTPUTS)), of designs (B, len(INPUTS))."""
-        mean, spread = self.both(x)
+    def forward(self, designs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and half-width, each (len(OUTPUTS), B), of designs (len(INPUTS), B).
+
+        Columns of a table become rows: so they lie in a data frame, and so they are worked on.
+        """
+        mean, spread = self.both(designs.T)
         if not self.kinds:
-            return mean.T, self.quantile.expand_as(mean.T)
-        return mean.T, (self.quantile[:, None] * (spread[0] + self.floor[:, None])).T
+            return mean, self.quantile[:, None].expand_as(mean)
+        return mean, self.quantile[:, None] * (spread[0] + self.floor[:, None])
 
 
 def scaled_features(features: Tensor, scales: dict[str, Tensor]) -> Tensor:

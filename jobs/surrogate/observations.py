@@ -14,7 +14,7 @@ import torch
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import DESIGN, INPUTS, LOADS, OBSERVED, OUTPUTS
-from jobs.surrogate.designs import check_designs, read_table
+from jobs.surrogate.designs import check_designs, northern, read_table
 from jobs.surrogate.network import encode
 from jobs.surrogate.solar import solar_noon
 from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
@@ -24,6 +24,8 @@ LONGEST_GAP = 3
 MOST_MISSING = 0.05
 """Of all hours of a column."""
 MOST_OUTLIERS = 0.01
+LARGEST_LOAD = 1000.0
+"""W/m2 of a room's floor in one hour; the leakiest design in the coldest climate needs a third."""
 LEAST_SUN = 200.0
 """kWh/m2 a year on the horizontal; the poles get more."""
 WORTH_CHECKING, MOST_APART = 100.0, 30.0
@@ -44,7 +46,8 @@ def read_observation(path: Path) -> dict[str, float]:
         raise InputError(
             f"{path.name}: no column {', '.join(missing)}", "docs/surrogate.md lists the columns."
         )
-    hourly = _hourly(path.name, table, names)
+    width, depth = (pd.to_numeric(table[n], errors="coerce").iloc[0] for n in ("width", "depth"))
+    hourly = _hourly(path.name, table, names, LARGEST_LOAD * width * depth)
     place = table[["latitude", "longitude"]].iloc[0].astype(float)
     _check_noon(path.name, hourly, float(place["longitude"]))
     weather = _weather(hourly, float(place["latitude"]), float(place["longitude"]))
@@ -55,7 +58,7 @@ def read_observation(path: Path) -> dict[str, float]:
             "Give direct_normal and diffuse_horizontal in W/m2 (are they kW/m2?).",
         )
     design = table[[q.name for q in DESIGN]].iloc[:1].assign(**described)
-    inputs = check_designs(design, path.name).iloc[0]
+    inputs = northern(check_designs(design, path.name)).iloc[0]
     floor = inputs["width"] * inputs["depth"]
     loads = {n: float(hourly[n].sum() / 1000 / floor) for n in OUTPUTS[:LOADS]}
     _check_amounts(path.name, inputs, loads)
@@ -76,8 +79,8 @@ def _check_amounts(name: str, inputs: pd.Series, loads: dict[str, float]) -> Non
             )
 
 
-def _hourly(name: str, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """A year of whole hours, short gaps filled, index in UTC."""
+def _hourly(name: str, table: pd.DataFrame, columns: list[str], most: float) -> pd.DataFrame:
+    """A year of whole hours, short gaps filled, index in UTC; loads above `most` W are outliers."""
     time = pd.to_datetime(table["time"], utc=True, errors="coerce", format="ISO8601")
     if time.isna().any():
         row = int(np.flatnonzero(time.isna())[0])
@@ -102,10 +105,12 @@ def _hourly(name: str, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     hourly = numbers.reindex(span)
     for quantity in OBSERVED:
         values = hourly[quantity.name]
-        odd = (values < quantity.low) | (values > quantity.high)
+        # a width that is no number is told of later
+        high = most if quantity.unit == "W" and 0 < most < quantity.high else quantity.high
+        odd = (values < quantity.low) | (values > high)
         if odd.mean() > MOST_OUTLIERS:
             raise InputError(
-                f"{name}: {quantity.name} is out of {quantity.low:g} to {quantity.high:g} "
+                f"{name}: {quantity.name} is out of {quantity.low:g} to {high:g} "
                 f"{quantity.unit} in {odd.mean():.0%} of the hours",
                 f"Give it in {quantity.unit}.",
             )

@@ -20,7 +20,7 @@ from infra.errors import InputError, NightshiftError
 from jobs.surrogate import export
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import LOADS, OUTPUTS
-from jobs.surrogate.designs import check_designs, out_of_range, read_lines, read_table
+from jobs.surrogate.designs import check_designs, northern, out_of_range, read_lines, read_table
 from jobs.surrogate.weather import read_epw
 
 BALANCE = 0.01
@@ -45,7 +45,7 @@ class Surrogate:
 
     def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Mean and half-width of the interval, each (B, len(OUTPUTS)), of checked designs."""
-        return export.run(self.model, numbers.to_numpy())
+        return export.run(self.model, northern(numbers).to_numpy())
 
 
 def deviation(half_width: np.ndarray, confidence: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from infra.errors import InputError
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import DESIGN, SimulateConfig
-from jobs.surrogate.designs import build, results, sample, sample_climates
+from jobs.surrogate.designs import build, northern, results, sample, sample_climates
 from jobs.surrogate.physics import simulate
 from jobs.surrogate.weather import read_epw
 
@@ -47,7 +47,7 @@ def program(job: Job[SimulateConfig]) -> Outcome:
                 WARMUP_DAYS,
             )
             worst = max(worst, float(np.max(np.abs(loads.imbalance) / loads.turnover)))
-            described = chosen.assign(**describe_weather(weather), climate=number)
+            described = northern(chosen.assign(**describe_weather(weather), climate=number))
             parts.append(pd.concat([described, results(chosen, loads)], axis=1))
         done = number + 1
         job.progress(done, len(climates), "simulating")

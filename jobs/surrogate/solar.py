@@ -1,8 +1,10 @@
 """Sun and sky for every step: pvlib's solar position and the coefficients of its Perez model."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from pvlib.atmosphere import get_relative_airmass
 from pvlib.irradiance import get_extra_radiation, perez
 from pvlib.solarposition import get_solarposition
@@ -32,11 +34,8 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
     coefficients (pvlib's `perez`, all-sites composite 1990) are read back from its components on
     a horizontal and a vertical plane, so that any plane can be served from them.
     """
-    position = get_solarposition(
-        weather.times(steps_per_hour), weather.latitude, weather.longitude, weather.altitude
-    )
-    zenith = np.radians(position["zenith"].to_numpy())
-    azimuth = np.radians(position["azimuth"].to_numpy())
+    times = weather.times(steps_per_hour)
+    zenith, azimuth = position(times, weather.latitude, weather.longitude, weather.altitude)
     up = zenith < np.pi / 2
     steps_up = np.repeat(up.reshape(-1, steps_per_hour).sum(1), steps_per_hour)
     share = np.where(up, steps_per_hour / np.maximum(steps_up, 1), 0.0)
@@ -48,9 +47,9 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
         "surface_azimuth": 180,
         "dhi": some,
         "dni": beam,
-        "dni_extra": get_extra_radiation(position.index).to_numpy(),
+        "dni_extra": get_extra_radiation(times).to_numpy(),
         "solar_zenith": zenith_degrees,
-        "solar_azimuth": position["azimuth"].to_numpy(),
+        "solar_azimuth": np.degrees(azimuth),
         "airmass": get_relative_airmass(np.minimum(zenith_degrees, 89.9)),
         "return_components": True,
     }
@@ -67,6 +66,23 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
         circumsolar=np.where(lit, 1 - np.asarray(flat["poa_isotropic"]) / some, 0.0),
         horizon=np.where(lit, np.asarray(upright["poa_horizon"]) / some, 0.0),
     )
+
+
+def position(
+    times: pd.DatetimeIndex, latitude: float, longitude: float, altitude: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sun's zenith and azimuth in radians at even `times`, each (steps,); altitude in m.
+
+    The last one is kept: a climate is made, described and simulated under the same sun.
+    """
+    return _position(times[0], times[1] - times[0], len(times), latitude, longitude, altitude)
+
+
+@lru_cache(maxsize=2)
+def _position(start, step, steps, latitude, longitude, altitude):
+    times = pd.date_range(start, periods=steps, freq=step)
+    found = get_solarposition(times, latitude, longitude, altitude)
+    return np.radians(found["zenith"].to_numpy()), np.radians(found["azimuth"].to_numpy())
 
 
 def solar_noon(longitude: float) -> float:

@@ -15,7 +15,7 @@ _AXIS = np.array(AXIS)
 _UPPER = np.array(UPPER)
 
 
-@njit(cache=True)
+@njit
 def normal(plane: int) -> tuple[float, float, float]:
     """Outward unit normal of a plane of a box, building coordinates."""
     sign = 1.0 if _UPPER[plane] else -1.0
@@ -27,7 +27,7 @@ def normal(plane: int) -> tuple[float, float, float]:
     )
 
 
-@njit(cache=True)
+@njit
 def _meets(start: np.ndarray, direction: np.ndarray, box: np.ndarray) -> bool:
     """Whether the ray meets the box beyond its start (the slab method of Kay and Kajiya 1986)."""
     near, far = 1e-6, 1e9
@@ -42,7 +42,7 @@ def _meets(start: np.ndarray, direction: np.ndarray, box: np.ndarray) -> bool:
     return near <= far
 
 
-@njit(cache=True)
+@njit
 def _leaves_by(start: np.ndarray, direction: np.ndarray, box: np.ndarray) -> int:
     """The plane through which a ray that starts in or on a box leaves it."""
     first, found = 1e9, 5
@@ -57,7 +57,7 @@ def _leaves_by(start: np.ndarray, direction: np.ndarray, box: np.ndarray) -> int
     return found
 
 
-@njit(cache=True)
+@njit
 def _point(box: np.ndarray, plane: int, i: int, j: int, point: np.ndarray) -> None:
     along = ((i + 0.5) / POINTS, (j + 0.5) / POINTS)
     used = 0
@@ -69,7 +69,7 @@ def _point(box: np.ndarray, plane: int, i: int, j: int, point: np.ndarray) -> No
             used += 1
 
 
-@njit(cache=True)
+@njit
 def sunlit(
     box: np.ndarray,
     plane: int,
@@ -95,7 +95,7 @@ def sunlit(
     return patch.sum()
 
 
-@njit(cache=True)
+@njit
 def outlook(box: np.ndarray, plane: int, shades: np.ndarray) -> tuple[float, float, float]:
     """Shares of sky, horizon and ground that a surface sees past `shades`, each 0 to 1.
 

@@ -92,7 +92,7 @@ def read_epw(path: Path) -> Weather:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", "Give a readable EPW file.") from error
-    lines = text.splitlines()
+    lines = text.rstrip().splitlines()
     city, latitude, longitude, time_zone, altitude = _location(path, lines)
     rows: list[list[float]] = []
     for number, row in enumerate(csv.reader(lines[HEADER_LINES:]), HEADER_LINES + 1):

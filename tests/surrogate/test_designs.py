@@ -10,6 +10,7 @@ from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
 from jobs.surrogate.designs import (
     build,
     check_designs,
+    northern,
     out_of_range,
     read_lines,
     read_table,
@@ -113,6 +114,52 @@ def test_kelvin_missing_columns_and_empty_tables(table) -> None:
         check_designs(table.drop(columns="depth"), "d.csv")
     with pytest.raises(InputError, match="holds no row"):
         check_designs(table.iloc[:0], "d.csv")
+
+
+@pytest.mark.parametrize(
+    ("given", "radians"),
+    [
+        ([0.3, 2.1, 4.4, 6.1], True),
+        ([np.pi, np.pi, np.pi, 3.1416], True),
+        ([0, 90, 180, 270], False),
+        ([0, 1, 3, 6], False),
+        ([3.2, 3.4, 3.1, 3.3], False),
+        ([0, 0, 0, 0], False),
+        ([0.3, 2.1, 4.4, 180.0], False),
+    ],
+)
+def test_radians_are_told_from_degrees(table, given, radians) -> None:
+    table["orientation"] = given
+    if not radians:
+        check_designs(table, "d.csv")
+        return
+    with pytest.raises(InputError, match="orientation looks like radians"):
+        check_designs(table, "d.csv")
+
+
+def test_a_single_row_may_face_any_whole_degree(table) -> None:
+    with pytest.raises(InputError, match="round them to whole ones"):
+        check_designs(table.iloc[:1].assign(orientation=1.5708), "d.csv")
+    for orientation in (0.0, 2.0, 3.0, 5.2):
+        check_designs(table.iloc[:1].assign(orientation=orientation), "d.csv")
+
+
+def test_watts_of_the_whole_house_are_told_from_watts_a_square_metre(table) -> None:
+    floor = 2 * table["width"] * table["depth"]
+    with pytest.raises(InputError, match="gains look like W of the whole house"):
+        check_designs(table.assign(gains=4 * floor), "d.csv")
+    assert out_of_range(check_designs(table.assign(gains=40.0), "d.csv")) == [["gains"]] * 4
+
+
+def test_the_south_is_the_north_mirrored(table) -> None:
+    table["orientation"] = [0.0, 90.0, 200.0, 350.0]
+    south = table.assign(latitude=-table["latitude"], north_radiation=900, south_radiation=500)
+    seen = northern(check_designs(south, "d.csv"))
+    assert (seen["latitude"] == table["latitude"]).all()
+    assert (seen["north_radiation"] == 500).all() and (seen["south_radiation"] == 900).all()
+    assert seen["orientation"].tolist() == [180.0, 90.0, 340.0, 190.0]
+    assert (seen["east_radiation"] == table["east_radiation"]).all()
+    assert out_of_range(south) == [[]] * 4
 
 
 def test_out_of_range_is_flagged_not_refused(table) -> None:

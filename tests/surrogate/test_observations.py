@@ -71,6 +71,10 @@ def kilowatts(table: pd.DataFrame) -> None:
     table[["heating_front", "heating_back"]] /= 1000
 
 
+def spikes(table: pd.DataFrame) -> None:
+    table.loc[::50, "cooling_back"] = 100_000.0
+
+
 def dim(table: pd.DataFrame) -> None:
     table[["direct_normal", "diffuse_horizontal"]] /= 1000
 
@@ -95,6 +99,7 @@ def lacking(table: pd.DataFrame) -> None:
         (local, "no offset from UTC"),
         (kilowatt, "temperature_front is out of -30 to 70 degC"),
         (kilowatts, "heating_front is .* degree hours say"),
+        (spikes, "cooling_back is out of 0 to 66000 W"),
         (dim, "the sun brings"),
         (twice, "row 8: the hour is there twice"),
         (word, "row 8: time 'noon"),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
 from infra.errors import InputError
 from jobs.runtime import Interrupted
@@ -93,6 +94,27 @@ def test_climates_are_not_shared_between_the_parts(simulated) -> None:
     assert not climates["calibrate"] & climates["held_out"]
     other = data.from_simulation(simulated, 4, 7)
     assert not set(table["climate"]) & set(other["climate"]), "generations do not mix"
+
+
+def test_the_handbook_is_degree_hours_of_normal_temperatures_in_four_seasons() -> None:
+    """Against scipy, number by number."""
+    design = {q.name: (q.low + q.high) / 2 for q in DESIGN + WEATHER}
+    features, said = encode(torch.tensor([[design[name] for name in INPUTS]], dtype=torch.float64))
+    loss, sun = features[len(INPUTS) + 2 :: 2, 0].tolist()[:2]
+    heating = cooling = 0.0
+    for quarter in range(4):
+        season = -np.cos(2 * np.pi * (quarter + 0.5) / 4)
+        brighter = 1 + 0.7 * np.sin(np.radians(design["latitude"])) * season
+        felt = design["mean_temperature"] + design["seasonal_swing"] * season
+        felt += (design["gains"] + sun * brighter) / loss
+        spread = np.sqrt(design["daily_swing"] ** 2 / 2 + 6)
+        cold = design["heating_setpoint"] - design["setback"] / 3 - felt
+        warm = felt - design["cooling_setpoint"]
+        heating += norm.expect(lambda v: v, loc=cold, scale=spread, lb=0) / 4
+        cooling += norm.expect(lambda v: v, loc=warm, scale=spread, lb=0) / 4
+    assert said[0, 0].item() == pytest.approx(loss * heating * 8.76, rel=1e-4)
+    assert said[2, 0].item() == pytest.approx(loss * cooling * 8.76, rel=1e-4)
+    assert said[7, 0].item() == pytest.approx(design["gains"] * 8.76)
 
 
 def observed(folder: Path, count: int) -> Path:
@@ -285,7 +307,7 @@ def test_a_student_is_exported_with_and_without_a_spread(simulated, tmp_path, ke
     student.keep(kept)
     export.write(student, known.x, known.y, 0.9, tmp_path)
     mean, half_width = export.run(export.session(tmp_path / "fp32.onnx"), known.x.numpy()[:100])
-    wanted = [part.detach().numpy() for part in student(known.x[:100])]
+    wanted = [part.detach().numpy().T for part in student(known.x[:100].T)]
     assert np.allclose(mean, wanted[0], rtol=1e-3, atol=1e-2)
     assert np.allclose(half_width, wanted[1], rtol=1e-3, atol=1e-3)
 

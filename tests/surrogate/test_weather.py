@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from infra.errors import InputError
+from jobs.surrogate.climate import describe_weather
+from jobs.surrogate.solar import sky
 from jobs.surrogate.weather import HOURS, read_epw, sky_temperature, standard_pressure
 
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -43,6 +45,30 @@ def test_a_whole_file_is_a_year_without_leap_day(write, leap: bool) -> None:
     assert (weather.latitude, weather.longitude, weather.time_zone) == (45, 10, 1)
     assert weather.altitude == 200 and weather.direct_normal[0] == 100
     assert weather.sky_temperature[0] == pytest.approx((290 / 5.670374e-8) ** 0.25 - 273.15)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "zone", "longitude"),
+    [("-33.9", "10.0", "151.2"), ("78.2", "1.0", "15.6"), ("0.0", "5.5", "80.0")],
+)
+def test_any_place_is_described_and_its_sun_stands_right(
+    write, latitude: str, zone: str, longitude: str
+) -> None:
+    """South of the equator, beyond the polar circle, on the equator with a half-hour zone."""
+    content = lines()
+    content[0] = f"LOCATION,Here,XX,Y,Z,1,{latitude},{longitude},{zone},200.0"
+    content += ["", "  "]
+    weather = read_epw(write(content))
+    told = describe_weather(weather)
+    assert all(np.isfinite(value) for value in told.values())
+    above = sky(weather, 2)
+    days = np.arange(len(above.sun)) // 48
+    noon = above.sun[np.arange(len(days)) % 48 == 24]
+    assert all(np.isfinite(part).all() for part in vars(above).values())
+    north = noon[noon[:, 2] > 0, 1]
+    assert (north > 0).all() == (latitude == "-33.9"), "where the sun is at noon"
+    lit = np.bincount(days, above.sun[:, 2] > 0)
+    assert (lit.min() == 0 and lit.max() == 48) == (latitude == "78.2"), "polar night and day"
 
 
 def change(field: int, value: str):
