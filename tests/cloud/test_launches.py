@@ -199,7 +199,7 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
     def by_hand(labels: dict[str, str] | None) -> None:
         task = sdk.Task(run="sleep 900")
         task.set_resources(sdk.Resources(infra="slurm/local/spot", cpus="1", labels=labels))
-        sdk.get(sdk.launch(task, cluster_name="by-hand"))
+        api.call(lambda sky: sky.launch(task, cluster_name="by-hand"))
 
     with pytest.raises(Exception, match="has no reservation"):
         by_hand(None)

@@ -47,7 +47,7 @@ def renter(pool: db.Pool, unseen_model: Path, train_python: Path) -> Iterator[Us
         user.wait_until_nothing_runs()
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
     renter: User, cycle: list[str], sky: SkyLauncher, train_python: Path, tmp_path: Path
 ) -> None:
@@ -58,10 +58,10 @@ def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
 
     night = renter.start(*cycle, "--target", "sky", "--json")
     pool = sky.pool
-    until(lambda: reached(pool, 2) or night.poll() is not None, 900)
+    until(lambda: reached(pool, 2) or night.poll() is not None, 1200)
     taken = reached(pool, 2)
     cancel()
-    out, err = night.communicate(timeout=900)
+    out, err = night.communicate(timeout=1200)
     assert night.returncode == 0, out + err
     report = json.loads(out)
     assert report["candidate"] == "2" and report["verdict"]["confidence_interval"]
