@@ -26,6 +26,8 @@ from jobs.surrogate import optimise, train
 from jobs.surrogate.config import OptimiseConfig, TrainConfig
 
 Fronts = dict[str, pd.DataFrame]
+BUDGETS = 30
+"""Evenly over the costs that all fronts reach; within each the best promise is bought."""
 
 
 def job(model: type[BaseModel], config: dict[str, Any], **inputs: Path) -> Job[Any]:
@@ -50,13 +52,17 @@ def search(champion: Path, aversion: float, seed: int) -> Fronts:
     return {str(name): front for name, front in lines.groupby("front")}
 
 
-def describe(front: pd.DataFrame, least: float) -> str:
-    surprise = front["simulated"] - front["predicted"]
-    unseen, doubt = (front["mass"] < least).mean(), front["deviation"].mean()
+def describe(front: pd.DataFrame, budgets: np.ndarray, least: float) -> str:
+    """What the best promise within each budget turns out to be."""
+    by_promise = front.sort_values("predicted")
+    cost = by_promise["cost"].to_numpy()
+    bought = by_promise.iloc[[int(np.argmax(cost <= money)) for money in budgets]]
+    surprise = bought["simulated"] - bought["predicted"]
     return (
-        f"surprise mean {surprise.mean():+.1f}, worst {surprise.max():+.1f}, deviation {doubt:.1f} "
-        f"kWh/m2; thinner than simulated {unseen:.0%}; {front['cost'].mean():.0f} euros/m2, "
-        f"{front['simulated'].mean():.1f} kWh/m2"
+        f"promised {bought['predicted'].mean():.1f}, got {bought['simulated'].mean():.1f} kWh/m2; "
+        f"surprise mean {surprise.mean():+.1f}, worst {surprise.max():+.1f}, "
+        f"deviation {bought['deviation'].mean():.1f}; "
+        f"thinner than simulated {(bought['mass'] < least).mean():.0%}"
     )
 
 
@@ -98,8 +104,12 @@ def main() -> None:
         for aversion in arguments.aversions:
             fronts = search(trained.artifacts["candidate"], aversion, seed)
             drawn |= {"trusting": fronts["neutral"], f"aversion {aversion:g}": fronts["averse"]}
+        cheapest = max(front["cost"].min() for front in drawn.values())
+        dearest = min(front["cost"].max() for front in drawn.values())
+        budgets = np.linspace(cheapest, dearest, BUDGETS)
         for name, front in drawn.items():
-            print(f"seed {seed}, {name:<12} {describe(front, arguments.mass)}", flush=True)
+            what = describe(front, budgets, arguments.mass)
+            print(f"seed {seed}, {name:<12} {what}", flush=True)
         if seed == 0:
             draw(drawn, arguments.output / "risk.png")
 

@@ -1,11 +1,24 @@
 """Against the example results of ASHRAE Standard 140-2020, where its data is at hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jobs.surrogate.ashrae140 import FREE_FLOAT, Row, draw, markdown, summary, validate
+from infra.errors import InputError
+from jobs.surrogate.ashrae140 import (
+    FREE_FLOAT,
+    Cases,
+    Row,
+    draw,
+    markdown,
+    measure,
+    summary,
+    validate,
+)
+from jobs.surrogate.physics import simulate
+from jobs.surrogate.weather import read_epw
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +40,28 @@ def test_the_balance_closes_in_every_case_and_hour(validated) -> None:
     loads = validated[1]
     assert (np.abs(loads.imbalance) <= 1e-3 * loads.turnover).all()
     assert (np.abs(loads.imbalance.sum(1)) <= 1e-3 * loads.turnover.sum(1)).all()
+
+
+def test_cases_that_were_not_given_agree_with_energyplus(shared: Path) -> None:
+    """MWh a year of EnergyPlus 25.1: NREL/BESTEST-GSR, results/historical/OpenStudio_3_10_0.csv."""
+    facts = json.loads((shared / "ashrae140" / "cases.json").read_text())
+    cases = facts["cases"]
+    cases["220"] = cases["200"] | {"ext_ir_emittance": 0.9, "int_ir_emittance": 0.9}
+    cases["250"] = cases["220"] | {"ext_solar_absorptance": 0.9}
+    cases["270"] = cases["600"] | {
+        "thermostat": "T20_20", "infiltration_ach": 0.0, "internal_gain_W": 0.0,
+        "ext_solar_absorptance": 0.1, "int_solar_absorptance": 0.9,
+    }  # fmt: skip
+    known = {"220": (6.453, 0.611), "250": (4.894, 3.194), "270": (4.386, 7.522)}
+    buildings = [Cases(facts).building(name) for name in known]
+    loads = simulate(buildings, read_epw(shared / "weather" / "725650TYCST.epw"), 2)
+    for number, (heating, cooling) in enumerate(known.values()):
+        measured = measure(loads, number)
+        assert measured["annual_heating"] == pytest.approx(heating, rel=0.02)
+        assert measured["annual_sensible_cooling"] == pytest.approx(cooling, rel=0.03)
+    cases["670"] = cases["600"] | {"glazing": "clear_single"}
+    with pytest.raises(InputError, match="case 670: glazing clear_single"):
+        Cases(facts).building("670")
 
 
 def test_table_and_plot_say_what_is_outside(tmp_path: Path) -> None:
