@@ -24,7 +24,7 @@ class PreferenceParameters(RunParameters):
     )
     feedback_since: str = Field(
         default="24h",
-        pattern=r"^[0-9]+(\.[0-9]+)?[mhdw]$",
+        pattern=r"^[0-9]{1,5}(\.[0-9]+)?[mhdw]$",
         title="Feedback since",
         description="How far back feedback is taken: minutes, hours, days or weeks, e.g. 24h.",
     )
