@@ -25,7 +25,7 @@ from jobs.dpo.data import (
 from jobs.dpo.feedback import pairs, simulated_pairs
 from jobs.dpo.scrub import scrub
 from jobs.ppo.data import Trajectory
-from tasks.dpo_parameters import PreferenceParameters
+from tasks.dpo_parameters import DPOTrainingParameters, PreferenceParameters
 from tasks.preferences import given_dataset
 
 CHOICE = PairChoice.model_validate({})
@@ -255,6 +255,11 @@ def test_personal_data_is_scrubbed_and_numbers_of_parts_are_not() -> None:
 def test_an_artefact_that_is_not_there_names_the_option(uri: str) -> None:
     with pytest.raises(InputError, match="--dataset"):
         given_dataset.fn(PreferenceParameters(dataset=uri, max_cost=Decimal(1)))
+
+
+def test_the_demo_needs_no_completion_length() -> None:
+    assert DPOTrainingParameters().max_new_tokens == 32
+    assert DPOTrainingParameters(model="mine").max_new_tokens == 128
 
 
 def test_feedback_reaches_back_a_sane_time() -> None:
