@@ -2,11 +2,12 @@
 
     python -m benchmarks.dpo_overhead --base MODEL --dataset FOLDER --steps 60 --rounds 3
 
-MODEL is a model folder, DATASET one of build-preferences. In turn, in each round: the bare script
-(this file with --bare, in the job environment `train`), and the job `dpo.train` reserved, launched,
-watched, charged and stored as a flow does, in a home folder of its own with its own PostgreSQL.
-Both have the same model, pairs, arguments, one thread and checkpoints. Printed: seconds in all, and
-steps a second between the first and the last step.
+MODEL is a model folder, DATASET one of build-preferences. In each round, and each first in every
+other one: the bare script (this file with --bare, in the job environment `train`), and the job
+`dpo.train` reserved, launched, watched, charged and stored as a flow does, in a home folder of its
+own with its own PostgreSQL. Both have the same model, pairs in the same order, arguments, one
+thread and checkpoints. Printed: seconds in all, steps a second between the first and the last step,
+and the CPU time of the training process for a step, by which a loaded machine can tell too.
 """
 
 import argparse
@@ -18,9 +19,29 @@ import tempfile
 import time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-CONFIG = {"epochs": 9, "max_tokens": 256, "micro_batch": 16, "seed": 0, "checkpoint_interval": 20}
+import psutil
+
+if TYPE_CHECKING:
+    from jobs.contract import Progress
+
+CONFIG = {
+    "epochs": 9,
+    "max_tokens": 256,
+    "micro_batch": 16,
+    "seed": 0,
+    "checkpoint_interval": 20,
+    "sft_weight": 0,
+}
+
+
+class Run(NamedTuple):
+    """Seconds in all, steps a second, CPU seconds of the training process for a step."""
+
+    seconds: float
+    rate: float
+    cpu: float
 
 
 def main() -> None:
@@ -35,7 +56,7 @@ def main() -> None:
         bare(options)
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    found: dict[str, list[tuple[float, float]]] = {"bare": [], "job": []}
+    found: dict[str, list[Run]] = {"bare": [], "job": []}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         Path(place).chmod(0o711)
         from infra.compute import environments
@@ -46,31 +67,44 @@ def main() -> None:
         (home / "environments").symlink_to(python.parents[2])
         os.environ["NIGHTSHIFT_HOME"] = str(home)
         for number in range(options.rounds):
-            found["bare"].append(run_bare(python, options))
-            found["job"].append(run_as_job(number, options))
+            for how in ("bare", "job") if number % 2 == 0 else ("job", "bare"):
+                run = run_bare(python, options) if how == "bare" else run_as_job(number, options)
+                found[how].append(run)
             print(f"round {number}: bare {found['bare'][-1]}, job {found['job'][-1]}", flush=True)
-    seconds = {name: statistics.median(one[0] for one in runs) for name, runs in found.items()}
-    rates = {name: statistics.median(one[1] for one in runs) for name, runs in found.items()}
-    added = [job[0] - alone[0] for job, alone in zip(found["job"], found["bare"], strict=True)]
-    print(f"bare {seconds['bare']:.1f} s, as a job {seconds['job']:.1f} s, medians")
+    for name, unit, scale in (
+        ("seconds", "s", 1),
+        ("rate", "steps/s", 1),
+        ("cpu", "CPU ms/step", 1000),
+    ):
+        values = {how: [scale * getattr(run, name) for run in runs] for how, runs in found.items()}
+        bare_median, job_median = (statistics.median(values[how]) for how in ("bare", "job"))
+        changes = [
+            job / alone - 1 for job, alone in zip(values["job"], values["bare"], strict=True)
+        ]
+        print(
+            f"{unit}: bare {bare_median:.2f}, as a job {job_median:.2f}, medians; paired "
+            + ", ".join(f"{change:+.1%}" for change in changes)
+        )
+    added = [
+        job.seconds - alone.seconds for job, alone in zip(found["job"], found["bare"], strict=True)
+    ]
     print(f"added: {', '.join(f'{value:+.1f}' for value in added)} s")
-    print(f"steps a second: bare {rates['bare']:.2f}, as a job {rates['job']:.2f}")
     print(json.dumps({"runs": found, "added": added}))
 
 
-def run_bare(python: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """(seconds, steps a second) of the script."""
+def run_bare(python: Path, options: argparse.Namespace) -> Run:
+    """The script."""
     command = [str(python), "-W", "ignore", "-m", "benchmarks.dpo_overhead", "--bare"]
     command += ["--base", str(options.base), "--dataset", str(options.dataset)]
     began = time.monotonic()
     done = subprocess.run(
         [*command, "--steps", str(options.steps)], capture_output=True, text=True, check=True
     )
-    return time.monotonic() - began, float(done.stdout.splitlines()[-1])
+    return Run(time.monotonic() - began, *json.loads(done.stdout.splitlines()[-1]))
 
 
-def run_as_job(number: int, options: argparse.Namespace) -> tuple[float, float]:
-    """The same for the job, from the reservation to the stored and settled result."""
+def run_as_job(number: int, options: argparse.Namespace) -> Run:
+    """The job, from the reservation to the stored and settled result."""
     from infra import database, runs
     from infra.objects import put
     from infra.settings import settings
@@ -94,16 +128,26 @@ def run_as_job(number: int, options: argparse.Namespace) -> tuple[float, float]:
         key=f"{run.id}/train",
     )
     purse = fill(Purse(pool, run, "local"), Decimal(5))
+    seen: list[tuple[int, float]] = []
+
+    def watch(progress: "Progress") -> None:
+        for process in psutil.Process().children(recursive=True):
+            if progress.step > 0 and "jobs.dpo.train" in process.cmdline():
+                times = process.cpu_times()
+                seen.append((progress.step, times.user + times.system))
+
     began = time.monotonic()
-    run_job(spec, purse)
+    run_job(spec, purse, watch)
     seconds = time.monotonic() - began
     lines = [line for line in launchers("local")["local"].progress(spec.key) if line.step > 0]
     runs.end(pool, run, "finished")
-    return seconds, (lines[-1].step - lines[0].step) / (lines[-1].time - lines[0].time)
+    rate = (lines[-1].step - lines[0].step) / (lines[-1].time - lines[0].time)
+    return Run(seconds, rate, statistics.linear_regression(*zip(*seen, strict=True)).slope)
 
 
 def bare(options: argparse.Namespace) -> None:
-    """The script as one writes it for TRL alone; the last line is steps a second."""
+    """The script as one writes it for TRL alone; the last line is steps a second and CPU seconds
+    for a step."""
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import (
@@ -115,12 +159,12 @@ def bare(options: argparse.Namespace) -> None:
     )
     from trl import DPOConfig, DPOTrainer
 
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):
         def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
             if "loss" in (logs or {}):
-                times.append(time.time())
+                times.append((time.time(), time.process_time()))
 
     with tempfile.TemporaryDirectory() as place:
         set_seed(0)
@@ -133,6 +177,7 @@ def bare(options: argparse.Namespace) -> None:
             model=model,
             args=DPOConfig(
                 output_dir=place,
+                seed=CONFIG["seed"],
                 per_device_train_batch_size=CONFIG["micro_batch"],
                 max_steps=options.steps,
                 learning_rate=0.128 / model.config.hidden_size,
@@ -158,7 +203,9 @@ def bare(options: argparse.Namespace) -> None:
         trainer.add_callback(Clock())
         trainer.train()
         trainer.save_model()
-    print((len(times) - 1) / (times[-1] - times[0]))
+    steps = len(times) - 1
+    seconds, cpu = (last - first for first, last in zip(times[0], times[-1], strict=True))
+    print(json.dumps([steps / seconds, cpu / steps]))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,6 @@ def trainer_arguments(job: Job[Any], learning_rate: float) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "report_to": "none",
         "save_strategy": "steps",
-        "save_total_limit": 1,
         "disable_tqdm": True,
         "logging_steps": 1,
         "dataloader_pin_memory": cuda,
@@ -53,7 +52,7 @@ def trainer_arguments(job: Job[Any], learning_rate: float) -> dict[str, Any]:
 
 
 class JobCallback(TrainerCallback):
-    """Reports the trainer's logs as progress and copies its checkpoints whole into the job's."""
+    """Reports the trainer's logs as progress and makes its checkpoints the job's."""
 
     def __init__(self, job: Job[Any], logged: dict[str, str]) -> None:
         self.job, self.logged = job, logged
@@ -83,10 +82,7 @@ class JobCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         written = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self.job.save_checkpoint(
-            state.global_step,
-            lambda folder: shutil.copytree(written, folder, dirs_exist_ok=True),
-        )
+        self.job.save_checkpoint(state.global_step, written.rename)
 
 
 def _any_process(stopping: bool) -> bool:

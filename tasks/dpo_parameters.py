@@ -3,7 +3,7 @@ webhooks."""
 
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.contract import Place
 from jobs.dpo.config import DPOHyperparameters, PairChoice
@@ -24,7 +24,7 @@ class PreferenceParameters(RunParameters):
     )
     feedback_since: str = Field(
         default="24h",
-        pattern=r"^[0-9]+(\.[0-9]+)?[mhdw]$",
+        pattern=r"^[0-9]{1,5}(\.[0-9]+)?[mhdw]$",
         title="Feedback since",
         description="How far back feedback is taken: minutes, hours, days or weeks, e.g. 24h.",
     )
@@ -126,7 +126,11 @@ class DPOTrainingParameters(PreferenceParameters):
         description="Hours for judging, at most.",
     )
     max_new_tokens: int = Field(
-        default=128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
+        default=128,
+        ge=1,
+        le=32768,
+        title="Completion length",
+        description="At most, in tokens; the demo's own model is given 32 at most.",
     )
     judge_temperature: float = Field(
         default=0.0,
@@ -138,3 +142,9 @@ class DPOTrainingParameters(PreferenceParameters):
     seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
     dpo: DPOHyperparameters = Field(default_factory=lambda: DPOHyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
+
+    @model_validator(mode="after")
+    def _demo_answers(self) -> "DPOTrainingParameters":
+        if self.model == "design":  # its context of 128 tokens holds the request, too
+            self.max_new_tokens = min(self.max_new_tokens, 32)
+        return self

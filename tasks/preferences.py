@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from infra import feedback, objects, runs
-from infra.errors import InputError
+from infra.errors import InputError, ObjectNotFound
 from infra.settings import settings
 from jobs.contract import Artifact, Resources
 from jobs.dpo.config import BuildConfig
@@ -163,7 +163,13 @@ def _scrub(parameters: PreferenceParameters) -> str | None:
 
 def _stored(dataset: str) -> Artifact:
     if "://" in dataset:
-        return objects.describe(dataset)
+        try:
+            return objects.describe(dataset)
+        except (InputError, ObjectNotFound) as error:
+            raise InputError(
+                f"--dataset: {error.message}",
+                "Give an existing file or folder, or a URI that build-preferences ended with.",
+            ) from None
     path = Path(dataset).expanduser()
     if not path.exists():
         raise InputError(

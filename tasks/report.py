@@ -196,7 +196,7 @@ def draw(
         values = [getattr(score, side) for score in report.scores]
         right.bar([p + offset for p in positions], values, 0.38, color=colour, label=side)
         for position, value in zip(positions, values, strict=True):
-            right.text(position + offset, 0.02, f"{value:.2f}", ha="center", color="white")
+            right.text(position + offset, 0.02, f"{value:.2f}", ha="center", color="white", size=8)
     right.errorbar(
         [p + 0.2 for p in positions],
         [score.candidate for score in report.scores],
@@ -208,9 +208,11 @@ def draw(
         ecolor="#222222",
         capsize=4,
     )
-    right.set_xticks(list(positions), [score.name for score in report.scores])
+    right.set_xticks(
+        list(positions), [score.name.replace(" by ", "\nby ") for score in report.scores], size=8
+    )
     right.set(title="Held-out, before and after", ylim=(0, None))
-    right.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.07))
+    right.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

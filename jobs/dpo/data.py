@@ -155,9 +155,12 @@ class EqualAnswers(ValueError):
 
 def parse(line: bytes | str, scrub: Callable[[str], str]) -> Pair | Feedback:
     """One line. Raises ValueError saying what is wrong, EqualAnswers."""
-    row = json.loads(line)
+    text = line.decode("utf-8-sig") if isinstance(line, bytes) else line
+    row = json.loads(text)
     if not isinstance(row, dict):
         raise ValueError("each line must be a JSON object")
+    if "\\ud" in text.lower():  # only an escape can give half of a pair, which no file can hold
+        json.dumps(row, ensure_ascii=False).encode()
     columns = {**row.pop("columns", {})} if isinstance(row.get("columns"), dict) else {}
     columns |= {name: value for name, value in row.items() if name not in KNOWN}
     common: dict[str, Any] = {
@@ -168,6 +171,7 @@ def parse(line: bytes | str, scrub: Callable[[str], str]) -> Pair | Feedback:
     if "kind" in row:
         return _feedback(row, common, scrub)
     prompt, chosen, rejected = _contents(row)
+    chosen, rejected = scrub(chosen), scrub(rejected)
     if chosen == rejected:
         raise EqualAnswers
     if not chosen.strip() and not rejected.strip():
@@ -181,8 +185,8 @@ def parse(line: bytes | str, scrub: Callable[[str], str]) -> Pair | Feedback:
     source = str(row.get("source") or "dataset")
     return Pair(
         _scrubbed(prompt, scrub),
-        scrub(chosen),
-        scrub(rejected),
+        chosen,
+        rejected,
         source="simulated" if common["simulated"] else source,
         confidence=None if confidence is None else float(confidence),
         is_chat=not isinstance(prompt, str),
@@ -276,6 +280,12 @@ def _scrubbed(content: str | list[Message], scrub: Callable[[str], str]) -> str:
 
 
 def _first(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"no JSON: {error.msg}, column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "no UTF-8"
+    if isinstance(error, UnicodeEncodeError):
+        return "an escape is half of a surrogate pair, which is no text"
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()

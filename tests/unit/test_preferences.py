@@ -3,11 +3,13 @@
 import gzip
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from infra.errors import InputError
 from jobs.dpo.config import PairChoice
@@ -23,6 +25,8 @@ from jobs.dpo.data import (
 from jobs.dpo.feedback import pairs, simulated_pairs
 from jobs.dpo.scrub import scrub
 from jobs.ppo.data import Trajectory
+from tasks.dpo_parameters import DPOTrainingParameters, PreferenceParameters
+from tasks.preferences import given_dataset
 
 CHOICE = PairChoice.model_validate({})
 ASKED = [{"role": "user", "content": "say a"}]
@@ -98,6 +102,7 @@ def test_other_columns_are_kept_for_the_reward_and_debates_are_groups() -> None:
         ({"kind": "correction", "prompt": "p", "completion": "a", "correction": " "}, "correction"),
         ({"kind": "applause", "prompt": "p", "completion": "a"}, "kind"),
         ([1, 2], "JSON object"),
+        ({"prompt": "p", "chosen": "\ud800", "rejected": "b"}, "surrogates"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(row, reason) -> None:
@@ -108,6 +113,17 @@ def test_what_is_wrong_with_a_line_is_said(row, reason) -> None:
 def test_equal_answers_are_no_preference() -> None:
     with pytest.raises(EqualAnswers):
         read({"prompt": "p", "chosen": "a", "rejected": "a"})
+
+
+def test_answers_that_are_equal_once_scrubbed_are_no_preference() -> None:
+    row = {"prompt": "p", "chosen": "Ask a@b.org", "rejected": "Ask c@d.org"}
+    with pytest.raises(EqualAnswers):
+        parse(json.dumps(row), scrub)
+
+
+def test_an_escaped_emoji_is_a_text() -> None:
+    pair = read({"prompt": "p", "chosen": "\U0001f600", "rejected": "b"})
+    assert isinstance(pair, Pair) and pair.chosen == "\U0001f600"
 
 
 def lines(path: Path, good: int, *bad: str) -> Path:
@@ -126,6 +142,26 @@ def test_broken_lines_are_counted_and_named_and_too_many_stop(tmp_path: Path) ->
         check_file(lines(tmp_path / "many.gz", 99, "{", "7"), "--dataset")
     with pytest.raises(InputError, match="holds no preference"):
         check_file(lines(tmp_path / "none.gz", 0), "--dataset")
+
+
+def test_reasons_are_those_of_the_line(tmp_path: Path) -> None:
+    reading = Reading(tmp_path / "pairs.jsonl", "--dataset")
+    reading.path.write_bytes(b'{"prompt": \n{"prompt": "\xfc"}\n{"prompt": "\\uD800"}\n')
+    with pytest.raises(InputError, match="3 of 3"):
+        list(reading.rows())
+    assert reading.named[0].startswith("line 1: no JSON: Expecting value, column")
+    assert reading.named[1] == "line 2: no UTF-8"
+    assert reading.named[2].startswith("line 3: an escape is half of a surrogate pair")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
+    path = lines(tmp_path / "pairs.gz", 999)
+    data = path.read_bytes()
+    damaged = data[: len(data) // 2] if damage == "cut off" else data[:20] + b"\xff" * 500
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cannot be read after line(.|\n)*--dataset"):
+        check_file(path, "--dataset")
 
 
 def test_equal_answers_do_not_stop_a_file(tmp_path: Path) -> None:
@@ -213,6 +249,23 @@ def test_personal_data_is_scrubbed_and_numbers_of_parts_are_not() -> None:
     assert scrub("IBAN DE89 3704 0044 0532 0130 00.") == "IBAN <iban>."
     for kept in ('{"part":"gear","teeth":20,"module":1.25}', "M8 x 40, 43.18 mm, 2026-11-21"):
         assert scrub(kept) == kept
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "http://example.org/x", "file:///nowhere/at/all"])
+def test_an_artefact_that_is_not_there_names_the_option(uri: str) -> None:
+    with pytest.raises(InputError, match="--dataset"):
+        given_dataset.fn(PreferenceParameters(dataset=uri, max_cost=Decimal(1)))
+
+
+def test_the_demo_needs_no_completion_length() -> None:
+    assert DPOTrainingParameters().max_new_tokens == 32
+    assert DPOTrainingParameters(model="mine").max_new_tokens == 128
+
+
+def test_feedback_reaches_back_a_sane_time() -> None:
+    assert PreferenceParameters(feedback_since="99999w", max_cost=Decimal(1)).since.days == 699993
+    with pytest.raises(ValidationError):
+        PreferenceParameters(feedback_since="100000d", max_cost=Decimal(1))
 
 
 @given(st.binary(max_size=200))
