@@ -1,13 +1,19 @@
 """What corrections and ratings are worth: the demo's design policy before and after DPO on them.
 
-    python -m benchmarks.dpo_design --base MODEL --prompts FILE --held-out FILE
+    python -m benchmarks.dpo_design --base MODEL --prompts FILE
 
 Run it in the job environment `train`, with the demo's base and prompts (`nightshift run nightly-ppo
 --preset demo` leaves them under NIGHTSHIFT_HOME/objects/datasets/design). The policy answers each
 request four times; users correct a wrong answer with probability 0.5 (one correction in twenty is
-itself sloppy) and else rate it with 1 to 5 stars by its reward, give or take a star. Printed: the
-share of held-out requests that are solved, before and after, greedy, with the 95 % bootstrap
-interval of the paired gain.
+itself sloppy) and else rate it with 1 to 5 stars by its reward, give or take a star.
+
+First fixed settings are compared on a validation set; chosen is the one of a single epoch whose
+gain is largest on its worst seed (a second epoch doubles the cost, and is shown for comparison).
+Then that one, plain DPO and the defaults are measured once on requests, and with users, samples and
+training seeds, that nothing was chosen on. All requests that judge have phrasings that neither the
+base nor the training has seen. Printed: the share of requests that are solved, before and after,
+greedy, with the 95 % bootstrap interval of the paired gain of each seed, and the mean gain with
+Student's t over the seeds.
 """
 
 import argparse
@@ -19,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.dpo_ukp import make_job
+from benchmarks.dpo_ukp import make_job, spread
 from jobs.design.base import sloppy
+from jobs.design.requests import Row, rows
 from jobs.design.reward import reward, success
 from jobs.dpo import build, evaluate, train
 from jobs.dpo.config import BuildConfig, DPOConfig, PairEvaluateConfig
@@ -33,58 +40,139 @@ REWARD = "jobs.design.reward:reward"
 CORRECTED, WRONG = 0.5, 0.05
 ANSWERS_EACH = 4
 """To each request, so that ratings can be compared."""
+PLAIN: dict[str, Any] = {"sft_weight": 0, "epochs": 1}
+DEFAULT: dict[str, Any] = {"epochs": 1}
+"""The weight follows from the share of corrections."""
+CANDIDATES: list[dict[str, Any]] = [
+    PLAIN,
+    {"sft_weight": 0, "epochs": 1, "loss": "apo_zero"},
+    {"sft_weight": 1, "epochs": 1},
+    {"sft_weight": 1, "epochs": 2},
+    {"sft_weight": 1, "epochs": 2, "loss": "apo_zero"},
+    {"sft_weight": 10, "epochs": 1},
+    {"sft_weight": 10, "epochs": 2},
+]
+"""Plain DPO; APO for chosen answers that are better than the policy's (D'Oosterlinck et al. 2024);
+RPO, whose paper takes 1 (Pang et al. 2024)."""
+SEEDS = {"validation": 100, "report": 200}
+"""The first seed of each; the requests are drawn from it, too."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--held-out", type=Path, required=True)
-    parser.add_argument("--answers", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--train", type=json.loads, default={}, help="config of the training")
+    parser.add_argument("--prompts", type=Path, required=True, help="requests that are trained on")
+    parser.add_argument("--answers", type=int, default=1000)
+    parser.add_argument("--validation-requests", type=int, default=300)
+    parser.add_argument("--validation-seeds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    results = []
+    judging = draw(options.validation_requests, options.requests)
     with tempfile.TemporaryDirectory() as place:
-        for seed in range(options.seeds):
-            results.append(one(Path(place) / str(seed), seed, options))
-            print(f"seed {seed}: {results[-1]}", flush=True)
-    print(json.dumps(results))
+        for split in judging:
+            (Path(place) / split).mkdir()
+        found = measure(
+            Path(place) / "validation", judging["validation"], CANDIDATES,
+            options.validation_seeds, SEEDS["validation"], options,
+        )  # fmt: skip
+        single = [one for one in CANDIDATES if one["epochs"] == 1]
+        chosen = max(single, key=lambda one: min(gains_of(found, one)))
+        print(f"\nchosen on the validation set: {chosen}\n", flush=True)
+        compared = [DEFAULT, *({json.dumps(one): one for one in (PLAIN, chosen)}.values())]
+        reported = measure(
+            Path(place) / "report", judging["report"], compared,
+            options.seeds, SEEDS["report"], options,
+        )  # fmt: skip
+    print(json.dumps({"validation": found, "chosen": chosen, "report": reported}))
 
 
-def one(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One policy, its users, its training."""
-    folder.mkdir()
-    base = {"base": options.base}
+def draw(validation: int, report: int) -> dict[str, list[Row]]:
+    """Requests to choose by and to report on, no prompt in both."""
+    chosen_by = rows("held_out", validation, SEEDS["validation"])
+    seen = {row["prompt"] for row in chosen_by}
+    fresh = rows("held_out", 2 * report, SEEDS["report"])
+    return {
+        "validation": chosen_by,
+        "report": [row for row in fresh if row["prompt"] not in seen][:report],
+    }
+
+
+def measure(
+    folder: Path,
+    requests: list[Row],
+    candidates: list[dict[str, Any]],
+    seeds: int,
+    first: int,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Every candidate on the users of every seed; prints as it goes, and a summary."""
+    judged_by = folder / "requests.jsonl"
+    judged_by.write_text("".join(json.dumps(row) + "\n" for row in requests))
+    found: list[dict[str, Any]] = []
+    for seed in range(first, first + seeds):
+        place = folder / str(seed)
+        place.mkdir()
+        dataset = dataset_of(place, seed, options)
+        for number, candidate in enumerate(candidates):
+            each = place / str(number)
+            each.mkdir()
+            found.append(one(each, seed, candidate, dataset, judged_by, options.base))
+            print(json.dumps(found[-1]), flush=True)
+    print(f"\n{'training':48} mean gain, points   lowest   KL")
+    for candidate in candidates:
+        gains = gains_of(found, candidate)
+        mean, half = spread(gains)
+        kl = np.mean([row["kl"] for row in found if row["training"] == candidate])
+        print(
+            f"{json.dumps(candidate):48} {100 * mean:+5.1f} ± {100 * half:4.1f}   "
+            f"{100 * min(gains):+8.1f}   {kl:.1f}"
+        )
+    return found
+
+
+def gains_of(found: list[dict[str, Any]], candidate: dict[str, Any]) -> list[float]:
+    """The gains of a candidate, one a seed."""
+    return [row["gain"][0] for row in found if row["training"] == candidate]
+
+
+def dataset_of(folder: Path, seed: int, options: argparse.Namespace) -> Path:
+    """The pairs of one policy's answers and its users."""
     config = {"reward": REWARD, "count": options.answers, "max_new_tokens": 32, "seed": seed}
     config |= {"samples_per_prompt": ANSWERS_EACH}
-    job = make_job(folder, "sample", config, **base, prompts=options.prompts)
+    job = make_job(folder, "sample", config, base=options.base, prompts=options.prompts)
     answers = read_trajectories(sample.program(Job(job, SampleConfig)).artifacts["trajectories"])
     path = folder / "feedback.jsonl"
     left = feedback(answers, random.Random(seed))
     path.write_text("".join(json.dumps(row) + "\n" for row in left))
     job = make_job(folder, "build", {"workers": 1}, feedback=path)
-    built = build.program(Job(job, BuildConfig))
-    dataset = {"dataset": built.artifacts["dataset"]}
-    config = {"max_tokens": 96, "seed": seed, **options.train}
-    job = make_job(folder, "train", config, **base, **dataset)
+    return build.program(Job(job, BuildConfig)).artifacts["dataset"]
+
+
+def one(
+    folder: Path, seed: int, training: dict[str, Any], dataset: Path, requests: Path, base: Path
+) -> dict[str, Any]:
+    """One training, judged."""
+    config = {"max_tokens": 96, "seed": seed, **training}
+    job = make_job(folder, "train", config, base=base, dataset=dataset)
     trained = train.program(Job(job, DPOConfig))
     config = {"reward": REWARD, "success": "jobs.design.reward:success", "max_new_tokens": 32}
-    files = {"candidate": trained.artifacts["candidate"], "prompts": options.held_out}
-    job = make_job(folder, "evaluate", config, **base, **dataset, **files)
-    found = evaluate.program(Job(job, PairEvaluateConfig))
-    rows = [json.loads(line) for line in found.artifacts["evaluation"].read_text().splitlines()]
-    gains = np.array([r["candidate"]["success"] - r["champion"]["success"] for r in rows])
+    files = {"candidate": trained.artifacts["candidate"], "prompts": requests}
+    job = make_job(folder, "evaluate", config, base=base, dataset=dataset, **files)
+    judged = evaluate.program(Job(job, PairEvaluateConfig))
+    lines = [json.loads(line) for line in judged.artifacts["evaluation"].read_text().splitlines()]
+    gains = np.array([r["candidate"]["success"] - r["champion"]["success"] for r in lines])
     chance = np.random.default_rng(0)
     means = [chance.choice(gains, len(gains)).mean() for _ in range(5000)]
     low, high = np.quantile(means, [0.025, 0.975])
     return {
-        "pairs": built.metrics["train"],
-        "success": [found.metrics["champion_success"], found.metrics["candidate_success"]],
-        "gain": [float(gains.mean()), float(low), float(high)],
-        "pairs_ranked": found.metrics["candidate_reward_accuracy"],
-        "kl": found.metrics["kl"],
-        "loss": trained.metrics["loss"],
+        "seed": seed,
+        "training": training,
+        "pairs": trained.metrics["pairs"],
+        "success": [judged.metrics["champion_success"], judged.metrics["candidate_success"]],
+        "gain": [round(float(value), 4) for value in (gains.mean(), low, high)],
+        "pairs_ranked": round(judged.metrics["candidate_reward_accuracy"], 3),
+        "kl": round(judged.metrics["kl"], 2),
     }
 
 

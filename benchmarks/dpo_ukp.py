@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--loss", default="sigmoid")
+    parser.add_argument("--sft-weight", type=float, default=0.0)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--held-out-share", type=float, default=0.2)
     options = parser.parse_args()
@@ -56,6 +57,7 @@ def main() -> None:
             "micro_batch": 8,
             "beta": options.beta,
             "loss": options.loss,
+            "sft_weight": options.sft_weight,
             "learning_rate": options.learning_rate,
         }
         found = []
@@ -64,18 +66,23 @@ def main() -> None:
             job = make_job(folder, f"train-{seed}", {**config, "seed": seed}, **files)
             outcome = train.program(Job(job, DPOConfig))
             candidate = outcome.artifacts["candidate"]
-            candidate = outcome.artifacts["candidate"]
             found.append(measure(folder, seed, base, dataset, candidate, options.tokens))
             print(f"seed {seed}: {shown(found[-1])}", flush=True)
     seen = 16 * options.steps
     print(f"\n{seen:,} of {counts['train']:,} pairs trained on, {counts['held_out']:,} held out")
     rows = {name: [one[name][0] for one in found] for name in found[0]}
     for name, values in rows.items():
-        mean, spread = statistics.mean(values), 0.0
-        if len(set(values)) > 1:
-            spread = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-        print(f"{name:32} {mean:.3f} ± {spread:.3f}")
+        mean, half = spread(values)
+        print(f"{name:32} {mean:.3f} ± {half:.3f}")
     print(json.dumps({"pairs": counts, "seeds": found}))
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval by Student's t."""
+    if len(set(values)) == 1:
+        return values[0], 0.0
+    half = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
+    return statistics.mean(values), half
 
 
 def make_job(folder: Path, name: str, config: dict[str, Any], **inputs: Path) -> Path:

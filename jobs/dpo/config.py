@@ -94,12 +94,13 @@ class DPOHyperparameters(JobConfig):
     """How a policy learns from preferences."""
 
     loss: Loss = Field(default="sigmoid", title="Loss", description="One of TRL's DPO losses.")
-    sft_weight: float = Field(
-        default=0.0,
+    sft_weight: float | None = Field(
+        default=None,
         ge=0,
         title="Weight of the likelihood",
         description="Adds the likelihood of the chosen answers to the loss, against their growing "
-        "unlikely together with the rejected ones (RPO, Pang et al. 2024, takes 1).",
+        "unlikely together with the rejected ones; 0: the loss alone, RPO takes 1 (Pang et al. "
+        "2024). Unset: 10 times the share of corrections among the pairs.",
     )
     beta: float = Field(
         default=0.1,

@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ LOGGED = {
 """TRL's names → ours."""
 SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}
 """Losses of TRL that know a label smoothing."""
+WEIGHT_OF_CORRECTIONS = 10.0
 LEAST_SMOOTHING, MOST_SMOOTHING = 1e-3, 0.4
 FIT = "fit.json"
 OUT_OF_MEMORY = "out-of-memory"
@@ -117,7 +119,7 @@ def train(job: Job[DPOConfig], plan: Fit) -> dict[str, float]:
         adapter = new_adapter(config, policy)
     trainer = DPOTrainer(
         model=policy.model,
-        args=TRLConfig(**arguments(job, plan, policy, sum(pairs["confidence"]) / len(pairs))),
+        args=TRLConfig(**arguments(job, plan, policy, pairs)),
         train_dataset=for_trainer(pairs),
         processing_class=policy.tokenizer,
         peft_config=adapter,
@@ -138,15 +140,18 @@ def train(job: Job[DPOConfig], plan: Fit) -> dict[str, float]:
         "pairs": float(len(pairs)),
         "too_long": float(len(stored) - len(pairs)),
         "label_smoothing": float(trainer.args.label_smoothing),
+        "sft_weight": likelihood_weight(config, pairs["source"]),
     }
 
 
-def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, confidence: float) -> dict[str, Any]:
-    """TRL's arguments. `confidence` is the mean of the pairs."""
+def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, pairs: Any) -> dict[str, Any]:
+    """TRL's arguments, where they follow from the pairs, too."""
     config = job.config
+    confidence = sum(pairs["confidence"]) / len(pairs)
     smoothing = config.label_smoothing
     if smoothing is None:
         smoothing = min(max(1 - confidence, LEAST_SMOOTHING), MOST_SMOOTHING)
+    anchor = likelihood_weight(config, pairs["source"])
     rate = config.learning_rate or LEARNING_RATE_TIMES_WIDTH / policy.width
     return {
         **trainer_arguments(job, rate),
@@ -154,8 +159,8 @@ def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, confidence: float)
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_checkpointing": plan.gradient_checkpointing,
         "bf16": plan.dtype == "bfloat16" and torch.cuda.is_available(),
-        "loss_type": [config.loss, "sft"] if config.sft_weight else [config.loss],
-        "loss_weights": [1.0, config.sft_weight] if config.sft_weight else None,
+        "loss_type": [config.loss, "sft"] if anchor else [config.loss],
+        "loss_weights": [1.0, anchor] if anchor else None,
         "beta": config.beta,
         "label_smoothing": smoothing if config.loss in SMOOTHED else 0.0,
         "num_train_epochs": config.epochs,
@@ -167,6 +172,16 @@ def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, confidence: float)
         "precompute_ref_log_probs": config.precompute_reference,
         "save_steps": config.checkpoint_interval,
     }
+
+
+def likelihood_weight(config: DPOConfig, sources: Sequence[str]) -> float:
+    """What the likelihood of the chosen answers weighs: a correction shows what to say and is
+    imitated, a preferred answer only beats another one."""
+    if config.loss == "sft":
+        return 0.0
+    if config.sft_weight is not None:
+        return config.sft_weight
+    return WEIGHT_OF_CORRECTIONS * sum(s == "correction" for s in sources) / len(sources)
 
 
 def require_special_tokens(policy: Policy) -> None:

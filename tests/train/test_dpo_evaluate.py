@@ -11,7 +11,7 @@ from jobs.dpo import build, evaluate, preflight, reward_model, train
 from jobs.dpo.config import BuildConfig, DPOConfig, PairEvaluateConfig, PreflightConfig
 from jobs.ppo.config import RewardModelConfig
 
-TRAINING = {"learning_rate": 1e-2, "epochs": 2, "max_tokens": 48}
+TRAINING = {"learning_rate": 1e-2, "epochs": 2, "max_tokens": 48, "sft_weight": 0}
 JUDGING = {"reward": "vowels.py:share", "max_new_tokens": 8, "max_tokens": 48}
 JUDGE = """
 def shorter(prompts, first, second, wanted):

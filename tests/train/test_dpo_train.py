@@ -90,13 +90,22 @@ def test_every_variant_learns(run_job, llama, dataset, change):
 
 def test_the_likelihood_of_the_chosen_is_added_by_its_weight(run_job, llama, dataset):
     still = {**TRAINING, "max_steps": 1, "learning_rate": 1e-9}
-    added = []
-    for weight in (1.0, 3.0):
-        config = {**still, "sft_weight": weight}
+    losses = []
+    for change in ({"sft_weight": 1}, {"sft_weight": 3}, {"loss": "sft", "sft_weight": 3}):
         files = {"base": llama, "dataset": dataset}
-        _, outcome = run_job(train.program, DPOConfig, "dpo.train", config, **files)
-        added.append(outcome.metrics["loss"] - 0.6931)
-    assert added[0] > 1 and added[1] == pytest.approx(3 * added[0], rel=1e-3)
+        run = (train.program, DPOConfig, "dpo.train", {**still, **change})
+        losses.append(run_job(*run, **files)[1].metrics["loss"])
+    once, thrice, alone = losses
+    assert once - 0.6931 > 1 and thrice - 0.6931 == pytest.approx(3 * (once - 0.6931), rel=1e-3)
+    assert alone == pytest.approx(once - 0.6931, rel=1e-3)
+
+
+def test_corrections_are_imitated_and_preferred_answers_are_not():
+    sources = ["correction", "rating", "dataset", "correction"]
+    chosen = ({}, {"sft_weight": 0}, {"sft_weight": 2}, {"loss": "sft"})
+    weights = [train.likelihood_weight(DPOConfig(**one), sources) for one in chosen]
+    assert weights == [5, 0, 2, 0]
+    assert train.likelihood_weight(DPOConfig(), ["dataset", "thumb"]) == 0
 
 
 def test_chats_are_trained_with_the_template_or_refused(run_job, llama, write_lines, tmp_path):
