@@ -81,7 +81,8 @@ def draw(fronts: Fronts, path: Path) -> None:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("heating and cooling, kWh/m2 a year")
-    axes[0].legend(frameon=False)
+    labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)
 
 
