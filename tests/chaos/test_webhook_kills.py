@@ -30,6 +30,7 @@ class Sender(threading.Thread):
         super().__init__()
         self.door, self.path, self.secret, self.stop = door, path, secret, stop
         self.accepted: dict[str, str] = {}
+        self.client = httpx.Client()
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -39,10 +40,11 @@ class Sender(threading.Thread):
                 time.sleep(0.05)
             self.accepted[headers["webhook-id"]] = answer
             time.sleep(0.15)
+        self.client.close()
 
     def _post(self, body: str, headers: dict[str, str]) -> str | None:
         try:
-            answer = httpx.post(f"{self.door.url}{self.path}", content=body, headers=headers)
+            answer = self.client.post(f"{self.door.url}{self.path}", content=body, headers=headers)
         except httpx.TransportError:
             return None
         return answer.json()["delivery"] if answer.status_code == 202 else None
