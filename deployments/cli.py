@@ -150,7 +150,10 @@ def budget_show(as_json: bool) -> None:
 @budget.command("set")
 @click.argument("limit")
 @click.option(
-    "--scope", default="project", show_default=True, help="'project' or 'flow:NAME', e.g. flow:x."
+    "--scope",
+    default="project",
+    show_default=True,
+    help="'project' or 'flow:NAME', e.g. flow:dpo-training.",
 )
 @click.option(
     "--window",
@@ -176,7 +179,13 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--running", is_flag=True, help="Only jobs that have not ended.")
-@click.option("--limit", default=30, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=30,
+    show_default=True,
+    help="How many, newest first.",
+)
 @as_json
 def jobs_list(running: bool, limit: int, as_json: bool) -> None:
     """Newest jobs with their state, time and dollars."""

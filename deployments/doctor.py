@@ -105,8 +105,9 @@ def check_disk() -> Found:
     """Room for environments, checkpoints and objects, in a folder that may be written."""
     home = settings().home
     there = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
-        raise StorageFull(f"{there} cannot be written", "Let NIGHTSHIFT_HOME name another folder.")
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        why = "cannot be written" if there.is_dir() else "is no folder"
+        raise StorageFull(f"{there} {why}", "Let NIGHTSHIFT_HOME name another folder.")
     free = shutil.disk_usage(there).free / 1e9
     if free < LEAST_GB:
         raise StorageFull(

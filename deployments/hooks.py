@@ -127,14 +127,23 @@ def list_(as_json: bool) -> None:
 
 @hooks.command("deliveries")
 @click.argument("name", required=False)
-@click.option("--limit", default=30, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=30,
+    show_default=True,
+    help="How many, newest first.",
+)
 @as_json
 def deliveries_(name: str | None, limit: int, as_json: bool) -> None:
     """What came in, newest first, and the flow run that it became."""
-    from infra import database
+    from infra import database, hooks
     from infra.hooks import deliveries
 
-    rows = deliveries.newest(database.pool(), name, limit)
+    pool = database.pool()
+    if name and name not in [hook["name"] for hook in hooks.newest(pool)]:
+        raise hooks.unknown(name)
+    rows = deliveries.newest(pool, name, limit)
     if as_json:
         _json(rows)
         return

@@ -60,7 +60,13 @@ def run() -> None:
 
 @mqtt.command()
 @click.option("--refused", is_flag=True, help="Only those that could not be used, and why.")
-@click.option("--limit", default=30, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=30,
+    show_default=True,
+    help="How many, newest first.",
+)
 @as_json
 def messages(refused: bool, limit: int, as_json: bool) -> None:
     """Events that came in and messages that were refused, newest first, and how many."""

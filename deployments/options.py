@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 from infra.errors import InputError
 
+BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+"""Names of annotated_types → words."""
 SCALARS = {int: click.INT, float: click.FLOAT, str: click.STRING, Decimal: click.STRING}
 
 
@@ -86,6 +88,7 @@ def _option(path: tuple[str, ...], field: FieldInfo) -> click.Parameter:
     kind = _without_none(field.annotation)
     default = field.get_default(call_default_factory=True)
     shown = "required" if field.is_required() else f"default: {_shown(default)}"
+    shown = "; ".join([shown, *_bounds(field)])
     text = f"{field.description or field.title or ''} [{shown}]".strip()
     name = "__".join(path)
     if kind is bool:
@@ -97,6 +100,16 @@ def _option(path: tuple[str, ...], field: FieldInfo) -> click.Parameter:
     if kind is Path:
         return click.Option([_flag(path), name], type=click.Path(), help=text)
     return click.Option([_flag(path), name], type=SCALARS.get(kind, click.STRING), help=text)
+
+
+def _bounds(field: FieldInfo) -> list[str]:
+    """['more than 0', 'at most 168']"""
+    return [
+        f"{words} {getattr(bound, name)}"
+        for bound in field.metadata
+        for name, words in BOUNDS.items()
+        if hasattr(bound, name)
+    ]
 
 
 def _without_none(kind: Any) -> Any:

@@ -144,7 +144,7 @@ def end_up(as_json: bool) -> None:
     if as_json:
         _json({"ended": ended})
     else:
-        console.print("Everything has ended." if ended else "Nothing was up.")
+        console.print("What `nightshift up` ran has ended." if ended else "Nothing was up.")
 
 
 def _json(value: Any) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from deployments.catalogue import flow_names
 from infra import database, jobs, ledger, registry
 from infra.errors import InputError
 from jobs.contract import Resources
@@ -143,6 +144,11 @@ def set_budget(scope: str, window: str, limit: str, timezone: str | None) -> Non
         amount = Decimal(limit)
     except InvalidOperation:
         raise InputError(f"LIMIT: {limit!r} is no number", "Give dollars, e.g. 200.") from None
+    kind, _, flow = scope.partition(":")
+    if kind == "flow" and flow not in flow_names():
+        raise InputError(
+            f"--scope: there is no flow {flow!r}", f"Flows are {', '.join(flow_names())}."
+        )
     ledger.set_budget(database.pool(), scope, window, amount, timezone)
 
 
@@ -177,7 +183,12 @@ def show_jobs(running: bool, limit: int, as_json: bool) -> None:
             str(row["seconds"]),
             row["usd"],
         )
-    console.print(table if rows else "No jobs yet: `nightshift run nightly-ppo` starts some.")
+    nothing = (
+        "No job is running."
+        if running
+        else "No jobs yet: `nightshift run nightly-ppo` starts some."
+    )
+    console.print(table if rows else nothing)
 
 
 def show_logs(key: str, follow: bool, as_json: bool) -> None:
@@ -214,6 +225,8 @@ def show_models(model: str | None, as_json: bool) -> None:
     """Versions of one model or of all."""
     names = [model] if model else registry.models()
     versions = [version for name in names for version in registry.versions(name)]
+    if model and not versions:
+        raise InputError(f"there is no model {model!r}", "`nightshift models list` shows them.")
     if as_json:
         _json([version.model_dump(mode="json") for version in versions])
         return

@@ -133,6 +133,8 @@ def find(pool: Pool, key: str) -> JobRecord | None:
 
 def find_one(pool: Pool, ending: str) -> JobRecord:
     """The one job whose key ends so. Raises InputError for none or several."""
+    if not ending:  # an empty shell variable is no job
+        raise InputError("KEY is empty", "`nightshift jobs list` shows the keys.")
     with pool.connection() as connection:
         rows = connection.execute(
             "SELECT key FROM jobs WHERE key = %s OR right(key, %s) = %s ORDER BY key",

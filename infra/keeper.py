@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from infra.errors import NightshiftError
+from infra.errors import NightshiftError, SettingsError
 
 START_SECONDS = 120
 """A first start makes the data folder and runs all migrations; a busy machine takes a minute."""
@@ -66,9 +66,15 @@ _keepers: list[subprocess.Popen[Any]] = []
 def use(service: Service) -> dict[str, str]:
     """Have `service` running for as long as this process lives; return its address."""
     folder = service.folder
-    folder.mkdir(parents=True, exist_ok=True)
     if folder not in _used:
-        users = (folder / "users.lock").open("a")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            users = (folder / "users.lock").open("a")
+        except OSError as error:
+            raise SettingsError(
+                f"{folder} cannot be used: {error.strerror}",
+                "Let NIGHTSHIFT_HOME name a folder that may be written.",
+            ) from error
         fcntl.flock(users, fcntl.LOCK_SH)
         _used[folder] = users
     return _address(service)

@@ -3,6 +3,7 @@
 `docs/settings.md` is made from this file; secrets are `SecretStr` and never reach a log.
 """
 
+import re
 from decimal import Decimal
 from functools import cache
 from ipaddress import ip_network
@@ -278,8 +279,8 @@ class Settings(BaseSettings):
     @field_validator("objects")
     @classmethod
     def _known_scheme(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("file:///", "s3://")):
-            raise ValueError("must begin with file:/// or s3://")
+        if value and not re.match(r"file:///|s3://[^/]", value):
+            raise ValueError("must be like file:///folder or s3://bucket/prefix")
         return value.rstrip("/") if value else value
 
     @property

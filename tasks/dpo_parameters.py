@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from jobs.contract import Place
 from jobs.dpo.config import DPOHyperparameters, PairChoice
 from tasks.gate import Gate
+from tasks.ppo_parameters import DESIGN_TOKENS
 from tasks.run import RunParameters
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -145,6 +146,6 @@ class DPOTrainingParameters(PreferenceParameters):
 
     @model_validator(mode="after")
     def _demo_answers(self) -> "DPOTrainingParameters":
-        if self.model == "design":  # its context of 128 tokens holds the request, too
-            self.max_new_tokens = min(self.max_new_tokens, 32)
+        if self.model == "design":
+            self.max_new_tokens = min(self.max_new_tokens, DESIGN_TOKENS)
         return self

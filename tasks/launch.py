@@ -208,6 +208,8 @@ def _attend(
         launcher.stop(handle)  # what has ended may have its machine still
         status = launcher.poll(handle)
         accrue(pool, reservation, job.hourly_usd, handle, status)
+        if status.progress not in (None, seen):  # it ended between two looks
+            watch(status.progress)
     except BaseException:
         halt(pool, job, launcher, handle, reservation)
         raise

@@ -1,11 +1,14 @@
 """What the nightly PPO cycle is told: the one model behind options, the UI's form and webhooks."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.contract import Place
 from jobs.ppo.config import Hyperparameters
 from tasks.gate import Gate
 from tasks.run import RunParameters
+
+DESIGN_TOKENS = 32
+"""Of an answer of the demo's own model, whose context of 128 tokens holds the request, too."""
 
 
 class NightlyPPOParameters(RunParameters):
@@ -100,7 +103,11 @@ class NightlyPPOParameters(RunParameters):
         description="Store the columns of the prompts named user, email, name, phone or address.",
     )
     max_new_tokens: int = Field(
-        default=128, ge=1, le=32768, title="Completion length", description="At most, in tokens."
+        default=128,
+        ge=1,
+        le=32768,
+        title="Completion length",
+        description="At most, in tokens; the demo's own model is given 32 at most.",
     )
     judge_temperature: float = Field(
         default=0.0,
@@ -114,3 +121,9 @@ class NightlyPPOParameters(RunParameters):
     )
     ppo: Hyperparameters = Field(default_factory=lambda: Hyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
+
+    @model_validator(mode="after")
+    def _demo_answers(self) -> "NightlyPPOParameters":
+        if self.model == "design":
+            self.max_new_tokens = min(self.max_new_tokens, DESIGN_TOKENS)
+        return self

@@ -79,11 +79,11 @@ def test_a_node_that_is_taken_away_costs_one_interval_and_reserves_again(purse: 
             taken.append(progress.step)
             cancel()
 
-    wanted = job(purse, steps=60, seconds=0.25)
+    wanted = job(purse, steps=60, seconds=0.5)
     result = launch.run_job(wanted, purse, take)
     assert result.metrics == {"total": TOTAL}
     # One interval of the checkpoints, one of the state that we saw.
-    assert result.resumed_from and result.resumed_from >= taken[0] - 8
+    assert result.resumed_from and result.resumed_from >= taken[0] - 6
     assert len(attempts.of_job(purse.pool, wanted.key)) == 2
     assert [one.state for one in launch.reservations(purse.pool, wanted.key)] == ["settled"] * 2
 

@@ -143,3 +143,9 @@ def test_wrong_url_names_the_setting(home: Path, monkeypatch: pytest.MonkeyPatch
     settings.cache_clear()
     with pytest.raises(SettingsError, match="NIGHTSHIFT_DATABASE_URL"):
         db.url()
+
+
+@pytest.mark.parametrize("place", [__file__, "/proc/nowhere"], ids=["file", "no folder"])
+def test_a_home_that_cannot_be_used_names_the_setting(place: str) -> None:
+    with pytest.raises(SettingsError, match="NIGHTSHIFT_HOME"):
+        keeper.use(Postgres(Path(place) / "postgres"))

@@ -49,6 +49,8 @@ def test_a_new_home_lacks_only_what_is_made_on_first_use(home: Path) -> None:
         ("NIGHTSHIFT_DATABASE_URL", "postgresql://u@127.0.0.1:9/nightshift", "database", 4),
         ("NIGHTSHIFT_DATABASE_URL", "mysql://u@127.0.0.1:9/nightshift", "database", 2),
         ("NIGHTSHIFT_OBJECTS", "file:///proc/nowhere", "object store", 5),
+        ("NIGHTSHIFT_OBJECTS", "s3://", "settings", 2),
+        ("NIGHTSHIFT_HOME", __file__, "disk", 5),
         ("PREFECT_API_URL", "http://127.0.0.1:9/api", "Prefect", 4),
     ],
 )

@@ -6,9 +6,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from deployments import tables
 from deployments.cli import cli
 from infra import jobs, ledger, registry, runs, verdicts
 from infra.database import Pool
@@ -20,11 +23,15 @@ from tasks.purse import Purse
 from tests.launching import job, launcher, wait_until_none_is_alive
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no line wraps."""
+    monkeypatch.setattr(tables, "console", Console(highlight=False, width=200))
+
+
 def say(*words: str) -> str:
     """What a command prints for people. Raises what it raises."""
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(
-        cli, list(words), standalone_mode=False, catch_exceptions=False
-    )
+    result = CliRunner().invoke(cli, list(words), standalone_mode=False, catch_exceptions=False)
     return result.output
 
 
@@ -63,8 +70,8 @@ def test_budgets_tell_limit_charged_reserved_and_who_holds_it(home: Path, purse:
 
 
 def test_budgets_are_set_and_closed(database: Pool) -> None:
-    told = tell("budget", "set", "12.5", "--scope", "flow:x", "--window", "month")
-    (flow,) = [budget for budget in told if budget["scope"] == "flow:x"]
+    told = tell("budget", "set", "12.5", "--scope", "flow:dpo-training", "--window", "month")
+    (flow,) = [budget for budget in told if budget["scope"] == "flow:dpo-training"]
     assert (flow["limit"], flow["period"], flow["timezone"]) == ("12.5000", "month", "UTC")
     table = say("budget", "set", "0", "--timezone", "Asia/Tokyo")
     assert "closed" in table and "JST" in table and "12.50" in table
@@ -78,8 +85,9 @@ def test_budgets_are_set_and_closed(database: Pool) -> None:
         (["-1"], "-1"),
         (["1", "--timezone", "Mars/Base"], "Mars/Base"),
         (["1", "--scope", "everybody"], "everybody"),
+        (["1", "--scope", "flow:nightly-pop"], "nightly-pop"),
     ],
-    ids=["no number", "nan", "negative", "timezone", "scope"],
+    ids=["no number", "nan", "negative", "timezone", "scope", "flow"],
 )
 def test_what_is_no_budget(database: Pool, words: list[str], named: str) -> None:
     before = tell("budget", "show")
@@ -89,8 +97,26 @@ def test_what_is_no_budget(database: Pool, words: list[str], named: str) -> None
     assert tell("budget", "show") == before
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["jobs", "logs", ""], "KEY is empty"),
+        (["jobs", "stop", ""], "KEY is empty"),
+        (["models", "list", "nowhere"], "nowhere"),
+        (["hooks", "deliveries", "nowhere"], "nowhere"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_is_told(database: Pool, words: list[str], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        say(*words)
+
+
 def test_jobs_are_listed_newest_first_with_what_they_cost(home: Path, purse: Purse) -> None:
     assert "No jobs yet" in say("jobs", "list")
+    assert "No job is running." in say("jobs", "list", "--running")
+    with pytest.raises(click.BadParameter, match="-3"):
+        say("jobs", "list", "--limit", "-3")
     launch.run_job(short(home, purse, "good", seconds=0.2), purse)
     with pytest.raises(JobFailed):
         launch.run_job(short(home, purse, "bad", fail="the reward is NaN"), purse)
@@ -161,8 +187,8 @@ def test_a_running_job_is_stopped_and_settled(home: Path, purse: Purse, as_json:
 
 
 def test_models_are_listed_promoted_and_rolled_back(database: Pool) -> None:
-    assert "No models yet" in say("models", "list", "unheard-of")
-    assert tell("models", "list", "unheard-of") == []
+    assert "No models yet" in say("models", "list")
+    assert tell("models", "list") == []
     run = runs.begin(database, "test-flow", {})
     for number in (1, 2):
         version = ModelVersion(

@@ -57,7 +57,12 @@ def test_options_reach_nested_fields_and_win_over_a_preset() -> None:
 def test_help_says_meaning_and_default() -> None:
     command = click.Command("c", params=options.options(Model))
     text = CliRunner().invoke(command, ["--help"]).output
-    for words in ("Who. [default: x]", "--fast / --no-fast", "[a|b]", "How deep. [default: 3]"):
+    for words in (
+        "Who. [default: x]",
+        "--fast / --no-fast",
+        "[a|b]",
+        "How deep. [default: 3; at least 1]",
+    ):
         assert words in text
 
 

@@ -26,6 +26,7 @@ from jobs.dpo.feedback import pairs, simulated_pairs
 from jobs.dpo.scrub import scrub
 from jobs.ppo.data import Trajectory
 from tasks.dpo_parameters import DPOTrainingParameters, PreferenceParameters
+from tasks.ppo_parameters import NightlyPPOParameters
 from tasks.preferences import given_dataset
 
 CHOICE = PairChoice.model_validate({})
@@ -259,6 +260,8 @@ def test_an_artefact_that_is_not_there_names_the_option(uri: str) -> None:
 
 def test_the_demo_needs_no_completion_length() -> None:
     assert DPOTrainingParameters().max_new_tokens == 32
+    assert NightlyPPOParameters().max_new_tokens == 32
+    assert NightlyPPOParameters(model="./mine").max_new_tokens == 128
     assert DPOTrainingParameters(model="mine").max_new_tokens == 128
 
 
