@@ -11,18 +11,19 @@ demo: setup
 setup: .venv/control
 	@$(BIN)/nightshift setup
 
-# Most of the tests wait for processes of their own, so several run side by side; the longest first.
-# One coverage of all: the control plane's tests, those on a Slurm cluster of their own (root and
+# One coverage of all: the control plane's tests (which wait for processes of their own most of the
+# time, so two run side by side, the longest first), those on a Slurm cluster of their own (root and
 # Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory test-control
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-cloud test-jobs
+	@$(MAKE) --no-print-directory test-cloud
+	@$(MAKE) --no-print-directory test-jobs
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
 
 test-control: .venv/dev
 	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
-	  --numprocesses 3 --dist loadscope --no-loadscope-reorder \
+	  --numprocesses 2 --dist loadscope --no-loadscope-reorder \
 	  tests/chaos tests/end_to_end tests/integration tests/unit
 
 test-cloud: .venv/dev
