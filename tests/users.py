@@ -59,7 +59,8 @@ class User:
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("NIGHTSHIFT_", "PREFECT_"))
         }
-        return clean | {"NIGHTSHIFT_HOME": str(self.home), "COLUMNS": "120"} | self.settings
+        own = {"NIGHTSHIFT_HOME": str(self.home), "NIGHTSHIFT_GATEWAY_PORT": "0", "COLUMNS": "120"}
+        return clean | own | self.settings
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

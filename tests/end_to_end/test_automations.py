@@ -84,7 +84,6 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbox) -> None:
-    user.settings["NIGHTSHIFT_GATEWAY_PORT"] = "0"
     user.settings["NIGHTSHIFT_NOTIFICATIONS"] = "custom-webhook/test"
     api = user.json("up", "--detach")["ui"] + "/api"
 

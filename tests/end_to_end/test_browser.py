@@ -40,7 +40,6 @@ def kept() -> Iterator[Kept]:
         user.home.mkdir()
         port = free_port()
         user.settings |= {
-            "NIGHTSHIFT_GATEWAY_PORT": "0",
             "NIGHTSHIFT_MQTT_BROKER": f"mqtt://127.0.0.1:{port}",
         }
         process = user.start("up", "--json")

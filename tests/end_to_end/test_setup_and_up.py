@@ -13,7 +13,6 @@ from tests.doors import signed
 
 
 def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
-    user.settings["NIGHTSHIFT_GATEWAY_PORT"] = "0"
     told = user.json("setup")
     assert told == {"home": str(user.home), "objects": f"{user.home.as_uri()}/objects"}
     user.wait_until_nothing_runs()

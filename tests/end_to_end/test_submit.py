@@ -83,7 +83,6 @@ def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[Us
             "NIGHTSHIFT_DATABASE_URL": postgres.format("served"),
             "NIGHTSHIFT_GATEWAY_HOST": "0.0.0.0",  # noqa: S104 - as in the files of a server
             "NIGHTSHIFT_TRUSTED_PROXIES": "127.0.0.0/8",
-            "NIGHTSHIFT_GATEWAY_PORT": "0",
         }
         (folder / "pairs.jsonl").write_text(pairs(160))
         (folder / "many.jsonl").write_text(pairs(200_000))
