@@ -34,12 +34,9 @@ async def dispatch(pool: AsyncPool) -> None:
     while True:
         try:
             async with get_client(httpx_settings={"timeout": REQUEST_SECONDS}) as client:
-                at_once = AT_ONCE
                 while True:
-                    runs = await deliveries.claim(pool, at_once)
+                    runs = await deliveries.claim(pool, AT_ONCE)
                     done = await asyncio.gather(*(_start(pool, client, run) for run in runs))
-                    away = bool(runs) and all(one is None for one in done)
-                    at_once = 1 if away else AT_ONCE  # one asks whether Prefect is back
                     if not any(done):
                         await asyncio.sleep(PAUSE_SECONDS if runs else IDLE_SECONDS)
         except (psycopg.Error, PoolTimeout, httpx.HTTPError, RuntimeError) as error:
@@ -47,8 +44,8 @@ async def dispatch(pool: AsyncPool) -> None:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) -> bool | None:
-    """Whether the run needs no further attempt; None if Prefect does not answer."""
+async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) -> bool:
+    """Whether the run needs no further attempt."""
     try:
         flow_run = await _create(client, run)
     except PrefectHTTPStatusError as error:
@@ -64,7 +61,6 @@ async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) ->
     except (httpx.HTTPError, OSError, RuntimeError) as error:
         message = f"Prefect does not answer: {type(error).__name__} {error}"
         await deliveries.again(pool, run["id"], run["attempts"], message)
-        return None
     else:
         await deliveries.started(pool, run["id"], flow_run)
         return True
