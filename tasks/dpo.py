@@ -105,7 +105,7 @@ def build_dataset(work: Work, given: Given, champion: ModelVersion) -> Artifact:
                 count=parameters.simulate,
                 samples_per_prompt=SIMULATED_EACH,
                 seed=parameters.seed,
-                max_new_tokens=parameters.max_new_tokens,
+                max_new_tokens=parameters.answer_tokens,
                 model_version=champion.version,
             ),
             given.uris("base", "prompts", "reward") | _champion(champion),
@@ -209,7 +209,7 @@ def evaluate_candidate(
             model=parameters.model,
             success=function_spec(success, given.success) if success else None,
             temperature=parameters.judge_temperature,
-            max_new_tokens=parameters.max_new_tokens,
+            max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
             beta=parameters.dpo.beta,
             max_tokens=parameters.dpo.max_tokens,
@@ -339,7 +339,7 @@ def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:
     return DPOConfig(
         model=parameters.model,
         seed=parameters.seed,
-        max_new_tokens=parameters.max_new_tokens,
+        max_new_tokens=parameters.answer_tokens,
         **parameters.dpo.model_dump(),
     )
 

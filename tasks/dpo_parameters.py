@@ -3,12 +3,12 @@ webhooks."""
 
 from datetime import timedelta
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from jobs.contract import Place
 from jobs.dpo.config import DPOHyperparameters, PairChoice
 from tasks.gate import Gate
-from tasks.ppo_parameters import DESIGN_TOKENS
+from tasks.ppo_parameters import answer_tokens
 from tasks.run import RunParameters
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -144,8 +144,7 @@ class DPOTrainingParameters(PreferenceParameters):
     dpo: DPOHyperparameters = Field(default_factory=lambda: DPOHyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
 
-    @model_validator(mode="after")
-    def _demo_answers(self) -> "DPOTrainingParameters":
-        if self.model == "design":
-            self.max_new_tokens = min(self.max_new_tokens, DESIGN_TOKENS)
-        return self
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of an answer at most."""
+        return answer_tokens(self.model, self.max_new_tokens)

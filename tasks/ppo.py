@@ -157,7 +157,7 @@ def collect_trajectories(work: Work, inputs: Inputs, champion: ModelVersion) -> 
                 count=lacking,
                 seed=_seed(work, champion),
                 temperature=parameters.ppo.temperature,
-                max_new_tokens=parameters.max_new_tokens,
+                max_new_tokens=parameters.answer_tokens,
                 model_version=champion.version,
             ),
             inputs.uris("base", "prompts", "reward") | _champion_input(champion),
@@ -236,7 +236,7 @@ def evaluate_candidate(
             reward=function_spec(parameters.reward_model or parameters.reward, inputs.reward),
             success=function_spec(success, inputs.success) if success else None,
             temperature=parameters.judge_temperature,
-            max_new_tokens=parameters.max_new_tokens,
+            max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
         ),
         inputs.uris("base", "reward", "success")
@@ -328,7 +328,7 @@ def _training_config(parameters: NightlyPPOParameters, inputs: Inputs) -> PPOCon
     return PPOConfig(
         model=parameters.model,
         reward=function_spec(parameters.reward_model or parameters.reward, inputs.reward),
-        max_new_tokens=parameters.max_new_tokens,
+        max_new_tokens=parameters.answer_tokens,
         seed=parameters.seed,
         minutes=parameters.hours * 60 * 0.9,
         **parameters.ppo.model_dump(),

@@ -1,6 +1,6 @@
 """What the nightly PPO cycle is told: the one model behind options, the UI's form and webhooks."""
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from jobs.contract import Place
 from jobs.ppo.config import Hyperparameters
@@ -8,7 +8,6 @@ from tasks.gate import Gate
 from tasks.run import RunParameters
 
 DESIGN_TOKENS = 32
-"""Of an answer of the demo's own model, whose context of 128 tokens holds the request, too."""
 
 
 class NightlyPPOParameters(RunParameters):
@@ -122,8 +121,12 @@ class NightlyPPOParameters(RunParameters):
     ppo: Hyperparameters = Field(default_factory=lambda: Hyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
 
-    @model_validator(mode="after")
-    def _demo_answers(self) -> "NightlyPPOParameters":
-        if self.model == "design":
-            self.max_new_tokens = min(self.max_new_tokens, DESIGN_TOKENS)
-        return self
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of an answer at most."""
+        return answer_tokens(self.model, self.max_new_tokens)
+
+
+def answer_tokens(model: str, wanted: int) -> int:
+    """Tokens of an answer at most; the demo's own model has a context of 128 for both sides."""
+    return min(wanted, DESIGN_TOKENS) if model == "design" else wanted

@@ -259,9 +259,9 @@ def test_an_artefact_that_is_not_there_names_the_option(uri: str) -> None:
 
 
 def test_the_demo_needs_no_completion_length() -> None:
-    assert DPOTrainingParameters().max_new_tokens == 32
-    assert NightlyPPOParameters().max_new_tokens == 32
-    assert NightlyPPOParameters(model="./mine").max_new_tokens == 128
+    assert DPOTrainingParameters().answer_tokens == 32
+    assert NightlyPPOParameters().answer_tokens == 32
+    assert NightlyPPOParameters(model="./mine").answer_tokens == 128
     assert DPOTrainingParameters(model="mine").max_new_tokens == 128
 
 
