@@ -7,6 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from infra.errors import InputError
+
 FLOWS = Path(__file__).resolve().parent.parent / "flows"
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -16,6 +18,14 @@ def flow_names() -> list[str]:
     return sorted(
         path.stem.replace("_", "-") for path in FLOWS.glob("*.py") if path.stem != "__init__"
     )
+
+
+def require_flow(name: str, option: str) -> None:
+    """Raises InputError, naming the option, where there is no such flow."""
+    if name not in flow_names():
+        raise InputError(
+            f"{option}: there is no flow {name!r}", f"Flows are {', '.join(flow_names())}."
+        )
 
 
 def first_line(name: str) -> str:

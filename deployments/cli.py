@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from deployments import inference
+from deployments import inference, shared
 from deployments.flow_commands import Here, Served
 from deployments.hooks import hooks
 from deployments.mqtt import mqtt
+from deployments.shared import as_json
 from infra.errors import InputError, NightshiftError
 
 UNAVAILABLE = 4
@@ -31,8 +32,6 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
 }
 """Prefect reads these when it is imported. Its own lines are for its UI; ours are for people."""
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -179,13 +178,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @click.option("--running", is_flag=True, help="Only jobs that have not ended.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=30,
-    show_default=True,
-    help="How many, newest first.",
-)
+@shared.limit
 @as_json
 def jobs_list(running: bool, limit: int, as_json: bool) -> None:
     """Newest jobs with their state, time and dollars."""

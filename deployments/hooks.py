@@ -10,10 +10,10 @@ from uuid import UUID
 import click
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from deployments import shared
 from deployments.flow_commands import complete_flows
+from deployments.shared import as_json
 from infra.errors import InputError
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 @click.group()
@@ -127,13 +127,7 @@ def list_(as_json: bool) -> None:
 
 @hooks.command("deliveries")
 @click.argument("name", required=False)
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=30,
-    show_default=True,
-    help="How many, newest first.",
-)
+@shared.limit
 @as_json
 def deliveries_(name: str | None, limit: int, as_json: bool) -> None:
     """What came in, newest first, and the flow run that it became."""
@@ -174,12 +168,11 @@ def _mapping(mapped: tuple[str, ...], flows: list[str]) -> dict[str, str]:
     """Templates by parameter. Raises InputError for what no flow of the hook has."""
     from jinja2 import TemplateError
 
-    from deployments.catalogue import flow_names, parameter_model
+    from deployments.catalogue import parameter_model, require_flow
     from deployments.mapping import compiled
 
     for flow in flows:
-        if flow not in flow_names():
-            raise InputError(f"there is no flow {flow!r}", f"--flow: {', '.join(flow_names())}")
+        require_flow(flow, "--flow")
     mapping: dict[str, str] = {}
     for text in mapped:
         path, sign, template = text.partition("=")

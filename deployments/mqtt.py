@@ -6,10 +6,10 @@ import sys
 
 import click
 
+from deployments import shared
+from deployments.shared import as_json
 from infra.errors import SettingsError
 from infra.settings import settings
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 def check() -> None:
@@ -60,13 +60,7 @@ def run() -> None:
 
 @mqtt.command()
 @click.option("--refused", is_flag=True, help="Only those that could not be used, and why.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=30,
-    show_default=True,
-    help="How many, newest first.",
-)
+@shared.limit
 @as_json
 def messages(refused: bool, limit: int, as_json: bool) -> None:
     """Events that came in and messages that were refused, newest first, and how many."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from deployments.catalogue import flow_names
+from deployments.catalogue import require_flow
 from infra import database, jobs, ledger, registry
 from infra.errors import InputError
 from jobs.contract import Resources
@@ -145,10 +145,8 @@ def set_budget(scope: str, window: str, limit: str, timezone: str | None) -> Non
     except InvalidOperation:
         raise InputError(f"LIMIT: {limit!r} is no number", "Give dollars, e.g. 200.") from None
     kind, _, flow = scope.partition(":")
-    if kind == "flow" and flow not in flow_names():
-        raise InputError(
-            f"--scope: there is no flow {flow!r}", f"Flows are {', '.join(flow_names())}."
-        )
+    if kind == "flow":
+        require_flow(flow, "--scope")
     ledger.set_budget(database.pool(), scope, window, amount, timezone)
 
 

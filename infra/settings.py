@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.errors import SettingsError
@@ -234,20 +234,16 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("mqtt_observations")
+    @field_validator("mqtt_observations", "mqtt_readings")
     @classmethod
-    def _names_a_surrogate(cls, value: list[str]) -> list[str]:
+    def _has_names(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        """A surrogate is named, and for readings a building, too."""
+        names, said = (
+            (1, "one level") if info.field_name == "mqtt_observations" else (2, "two levels")
+        )
         for topic in value:
-            if topic.split("/").count("+") != 1 or "#" in topic:
-                raise ValueError(f"{topic!r} must have one level + and no #")
-        return value
-
-    @field_validator("mqtt_readings")
-    @classmethod
-    def _names_a_building(cls, value: list[str]) -> list[str]:
-        for topic in value:
-            if topic.split("/").count("+") != 2 or "#" in topic:
-                raise ValueError(f"{topic!r} must have two levels + and no #")
+            if topic.split("/").count("+") != names or "#" in topic:
+                raise ValueError(f"{topic!r} must have {said} + and no #")
         return value
 
     @field_validator("notifications")
