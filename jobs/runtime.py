@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,17 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from infra.errors import InputError, NightshiftError, ObjectAccessDenied, ObjectError, StorageFull
+from infra.errors import (
+    InputError,
+    IntegrityError,
+    NightshiftError,
+    ObjectAccessDenied,
+    ObjectError,
+    StorageFull,
+)
 from infra.objects import get, put
 from infra.objects.local import disk_errors
-from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress
+from jobs.contract import CONTINUE_EXIT_CODE, Artifact, JobResult, JobSpec, Progress
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -124,7 +132,7 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
             status="succeeded",
             metrics=outcome.metrics,
             artifacts={
-                name: put(path, f"{job.spec.output}/{name}")
+                name: _store(path, f"{job.spec.output}/{name}")
                 for name, path in outcome.artifacts.items()
             },
             seconds=time.monotonic() - began,
@@ -152,6 +160,14 @@ def require_finite(metrics: dict[str, float]) -> None:
                 f"the metric {name} is {value}, not a finite number",
                 "Read the job's log: training diverged, or there was nothing to measure.",
             )
+
+
+def _store(path: Path, uri: str) -> Artifact:
+    """Store an artefact at `uri`, or beside what a start that was killed before its result left."""
+    try:
+        return put(path, uri)
+    except IntegrityError:
+        return put(path, f"{uri}-{uuid.uuid4().hex[:8]}")
 
 
 def write_whole(path: Path, text: str) -> None:

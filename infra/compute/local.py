@@ -248,6 +248,7 @@ class LocalLauncher:
         environment = {k: v for k, v in os.environ.items() if PASSED_ON.fullmatch(k)}
         environment.setdefault("OMP_NUM_THREADS", str(spec.resources.cpus))
         environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONHASHSEED"] = "0"  # libraries write sets: the same run, the same bytes
         with (folder / "log.txt").open("ab") as log:
             watchdog = subprocess.Popen(
                 [sys.executable, "-m", "infra.compute.watchdog", str(folder)],

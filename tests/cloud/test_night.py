@@ -86,6 +86,8 @@ def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
     assert disturbed and disturbed.resumed_from and disturbed.resumed_from >= taken - 1
     undisturbed = here(done[2].spec, tmp_path, train_python)
     assert lasting(disturbed) == lasting(undisturbed)
+    candidates = [result.artifacts["candidate"].sha256 for result in (disturbed, undisturbed)]
+    assert candidates[0] == candidates[1], "the same run, the same bytes"
 
 
 def reached(pool: db.Pool, step: int) -> int:
