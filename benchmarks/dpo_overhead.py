@@ -11,6 +11,7 @@ and the CPU time of the training process for a step, by which a loaded machine c
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -132,9 +133,10 @@ def run_as_job(number: int, options: argparse.Namespace) -> Run:
 
     def watch(progress: "Progress") -> None:
         for process in psutil.Process().children(recursive=True):
-            if progress.step > 0 and "jobs.dpo.train" in process.cmdline():
-                times = process.cpu_times()
-                seen.append((progress.step, times.user + times.system))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if progress.step > 0 and "jobs.dpo.train" in process.cmdline():
+                    times = process.cpu_times()
+                    seen.append((progress.step, times.user + times.system))
 
     began = time.monotonic()
     run_job(spec, purse, watch)

@@ -41,6 +41,10 @@ def cli() -> None:
 
     Settings are environment variables NIGHTSHIFT_*; docs/settings.md lists them.
     """
+    from infra.settings import unknown_variables
+
+    for unknown in unknown_variables():  # a misspelt limit would limit nothing
+        click.secho(f"! {unknown}.", fg="yellow", err=True)
 
 
 @cli.group(cls=Here, name="run")

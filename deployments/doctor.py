@@ -36,7 +36,7 @@ from infra.errors import (
     StorageFull,
 )
 from infra.hooks import secrets
-from infra.settings import Settings, settings
+from infra.settings import settings, unknown_variables
 
 LEAST_GB, ENOUGH_GB = 2, 20
 """Free disk: what one small run needs, and what all job environments and a few runs need."""
@@ -94,10 +94,9 @@ def check_settings() -> Found:
             "NIGHTSHIFT_S3_ENDPOINT_URL is set, but NIGHTSHIFT_OBJECTS is no s3:// URI",
             "Set NIGHTSHIFT_OBJECTS=s3://bucket/prefix, or unset the endpoint.",
         )
-    known = {f"NIGHTSHIFT_{name.upper()}" for name in Settings.model_fields}
+    if unknown := unknown_variables():
+        return missing(", ".join(unknown), "docs/settings.md lists them.")
     mine = sorted(name for name in os.environ if name.startswith("NIGHTSHIFT_"))
-    if unknown := [name for name in mine if name not in known]:
-        return missing(f"no such setting: {', '.join(unknown)}", "docs/settings.md lists them.")
     return ok(", ".join(mine) or "all at their defaults")
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from deployments import shared
 from deployments.flow_commands import complete_flows
 from deployments.shared import as_json
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 
 
 @click.group()
@@ -82,10 +82,8 @@ def create(
             secret=SecretStr(secrets.fresh()),
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{first['loc'][0]}: {first['msg']}", "--help tells the options."
-        ) from None
+        where, message = first_fault(error)
+        raise InputError(f"{where[0]}: {message}", "--help tells the options.") from None
     except (InvalidOperation, OverflowError, ValueError) as error:
         raise InputError(f"--max-cost or --debounce: {error}", "Give numbers.") from None
     store(database.pool(), hook)

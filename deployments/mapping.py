@@ -10,6 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ValidationError
 
 from deployments.signatures import Event, Malformed
+from infra.errors import first_fault
 from infra.hooks import Hook
 
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
@@ -32,9 +33,8 @@ def parameters(hook: Hook, model: type[BaseModel], event: Event) -> str:
     try:
         checked = model.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "data"
-        raise Malformed(first["msg"].removeprefix("Value error, "), field) from None
+        where, message = first_fault(error)
+        raise Malformed(message, ".".join(where) or "data") from None
     except (RecursionError, ArithmeticError) as error:
         raise Malformed(str(error), "data") from None
     cost: Decimal | None = getattr(checked, "max_cost", None)

@@ -10,7 +10,7 @@ import click
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 
 BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 """Names of annotated_types → words."""
@@ -40,10 +40,12 @@ def parameters(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = _flag(tuple(str(part) for part in first["loc"])) if first["loc"] else "parameters"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{option}: {message}", "--help tells every option's bounds.") from None
+        where, message = first_fault(error)
+        option = _flag(where) if where else "parameters"
+        described = dict(fields(model)).get(where)
+        meaning = f"{described.description} " if described and described.description else ""
+        remedy = f"{meaning}--help tells every option's bounds."
+        raise InputError(f"{option}: {message}", remedy) from None
 
 
 def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deployments.catalogue import require_flow
 from infra import database, jobs, ledger, registry
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 from jobs.contract import Resources
 from tasks.launch import halt, launchers, offers, price, reservations
 from tasks.purse import Target
@@ -94,8 +94,10 @@ def show_quotes(
             cpus=cpus, memory_gb=memory, accelerators=_accelerators(accelerators), use_spot=spot
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where, message = first_fault(error)
+        raise InputError(
+            f"--{where[0].removesuffix('_gb')}: {message}", "--help tells the options."
+        ) from None
     budgets = ledger.budgets(database.pool())
     left = min(one.remaining for one in budgets if one.scope == "project")
     rows = []
@@ -244,6 +246,10 @@ def show_models(model: str | None, as_json: bool) -> None:
 
 def promote(model: str, version: str, as_json: bool) -> None:
     """Move the champion alias, if a verdict allows it."""
+    if version not in [known.version for known in registry.versions(model)]:
+        raise InputError(
+            f"there is no version {version!r} of {model!r}", "`nightshift models list` shows them."
+        )
     registry.promote(model, version)
     show_models(model, as_json)
 
@@ -256,9 +262,10 @@ def rollback(model: str, as_json: bool) -> None:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
+    for number, column in enumerate(columns):
         justify = "right" if column.startswith(">") else "left"
-        table.add_column(column.lstrip(">"), justify=justify, overflow="fold")
+        whole = number == 0  # a key or name, that people copy
+        table.add_column(column.lstrip(">"), justify=justify, overflow="fold", no_wrap=whole)
     return table
 
 

@@ -24,6 +24,11 @@ NightshiftError
 └── AlreadyRunning          another process is at the same work
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 REMEDY_MARK = "\n  → "
 
 
@@ -42,6 +47,15 @@ class NightshiftError(Exception):
 
     def __reduce__(self):
         return type(self), (self.message, self.remedy)
+
+
+def first_fault(error: "ValidationError") -> tuple[tuple[str, ...], str]:
+    """Where a pydantic model is wrong first, and in which way, in words for people."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        message = f"{first['input']!r} does not have the form that is asked for"
+    return tuple(map(str, first["loc"])), message
 
 
 class InputError(NightshiftError):

@@ -3,6 +3,8 @@
 `docs/settings.md` is made from this file; secrets are `SecretStr` and never reach a log.
 """
 
+import difflib
+import os
 import re
 from decimal import Decimal
 from functools import cache
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from infra.errors import SettingsError
+from infra.errors import SettingsError, first_fault
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -284,12 +286,28 @@ class Settings(BaseSettings):
         return self.objects or (self.home / "objects").as_uri()
 
 
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"NIGHTSHIFT_{field.upper()}"
+
+
+def unknown_variables() -> list[str]:
+    """What is wrong with each NIGHTSHIFT_* variable that is no setting, and so does nothing."""
+    known = [variable(field) for field in Settings.model_fields]
+    found = []
+    for name in sorted(os.environ):
+        if name.startswith("NIGHTSHIFT_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.8)
+            found.append(f"{name} is no setting" + (f"; {near[0]} is" if near else ""))
+    return found
+
+
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises SettingsError naming the variable that is wrong."""
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        variable = "NIGHTSHIFT_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{variable}: {first['msg']}", f"Set {variable} right.") from None
+        where, message = first_fault(error)
+        meaning = Settings.model_fields[where[0]].description or ""
+        raise SettingsError(f"{variable(where[0])}: {message}", meaning) from None

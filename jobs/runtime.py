@@ -31,6 +31,7 @@ from infra.errors import (
     ObjectAccessDenied,
     ObjectError,
     StorageFull,
+    first_fault,
 )
 from infra.objects import get, put
 from infra.objects.local import disk_errors
@@ -199,8 +200,8 @@ def _storage_error(error: Exception, folder: Path) -> ObjectError | None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return str(InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+        where, message = first_fault(error)
+        return f"{'.'.join(where)}: {message}"
     if isinstance(error, NightshiftError):
         return str(error)
     return f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from infra import observations
 from infra.database import Pool
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 from infra.settings import settings
 from jobs.surrogate.config import DESIGN, TARGETS, WEATHER, Quantity
 
@@ -42,10 +42,10 @@ def checked(row: Any) -> dict[str, float]:
     try:
         found = Row.model_validate(row).model_dump(exclude_none=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the observation"
+        where, message = first_fault(error)
+        field = ".".join(where) or "the observation"
         raise InputError(
-            f"{field}: {first['msg']}", "docs/mqtt.md lists the fields of an observation."
+            f"{field}: {message}", "docs/mqtt.md lists the fields of an observation."
         ) from None
     if not any(name in found for name in LOADS):
         raise InputError(f"none of {', '.join(LOADS)} is there", "Give what was measured.")

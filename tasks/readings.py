@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from infra import readings
 from infra.database import Pool
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 from jobs.contract import Artifact
 from jobs.surrogate.config import DESIGN, OBSERVED
 from tasks import observations
@@ -78,9 +78,9 @@ def _checked(kind: type[BaseModel], content: Any) -> BaseModel:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the reading"
-        raise InputError(f"{field}: {first['msg']}", "docs/mqtt.md lists the fields.") from None
+        where, message = first_fault(error)
+        field = ".".join(where) or "the reading"
+        raise InputError(f"{field}: {message}", "docs/mqtt.md lists the fields.") from None
 
 
 def store_years(pool: Pool, model: str) -> Artifact | None:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 from jobs.ppo.data import Message, content_of, read_lines, stored_content
 
 RELIABILITY = {
@@ -287,6 +287,6 @@ def _first(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return "an escape is half of a surrogate pair, which is no text"
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+        where, message = first_fault(error)
+        return f"{'.'.join(where)} {message}".strip()
     return str(error) or type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 
 Message = dict[str, str]
 RESERVED = {"prompts", "completions", "completion_ids", "trainer_state", "completion"}
@@ -146,9 +146,9 @@ def read_trajectories(path: Path) -> list[Trajectory]:
         try:
             found.append(Trajectory.model_validate(row))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise _broken(path, number, f"{where}: {first['msg']}", "the trajectories") from None
+            where, message = first_fault(error)
+            fault = f"{'.'.join(where)}: {message}"
+            raise _broken(path, number, fault, "the trajectories") from None
     return found
 
 

@@ -20,7 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.errors import InputError
+from infra.errors import InputError, first_fault
 from jobs.surrogate.config import INPUTS, OUTPUTS, WEATHER
 from jobs.surrogate.designs import check_designs, out_of_range
 from jobs.surrogate.predict import Surrogate, deviation, energy, violations
@@ -88,9 +88,9 @@ def make_app(folder: Path, version: str) -> FastAPI:
                 413, f"the body has more than {MOST_BYTES} bytes", "Send fewer designs."
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            return _refusal(422, f"{place}: {first['msg']}".lstrip(": "), "Send numbers as JSON.")
+            where, message = first_fault(error)
+            fault = f"{'.'.join(where)}: {message}".lstrip(": ")
+            return _refusal(422, fault, "Send numbers as JSON.")
         except InputError as error:
             return _refusal(422, error.message, error.remedy)
 

@@ -18,13 +18,16 @@ umask 022
 
 packages() {
   local missing=
+  exec 9>/run/nightshift-lab.lock && flock 9 # another lab may be installing
   for pair in slurmctld:slurmctld slurmd:slurmd srun:slurm-client munged:munge sshd:openssh-server \
     rsync:rsync nc:netcat-openbsd socat:socat; do
     PATH=$PATH:/usr/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
   done
-  [ -z "$missing" ] && return
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  if [ -n "$missing" ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  fi
+  flock -u 9
 }
 
 configure() {

@@ -7,8 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from deployments import doctor, tables
+from deployments.cli import cli
 from deployments.doctor import Finding
 from infra.database import Pool
 from infra.settings import settings
@@ -79,6 +81,8 @@ def test_a_misspelt_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found, code = examine()
     assert code == 0 and "NIGHTSHIFT_OBJECT" in found["settings"].message
     assert found["settings"].state == "missing"
+    told = CliRunner().invoke(cli, ["quote", "--help"]).output
+    assert "NIGHTSHIFT_OBJECT is no setting; NIGHTSHIFT_OBJECTS is" in told
 
 
 def test_database_and_budget_are_read(database: Pool) -> None:

@@ -23,6 +23,7 @@ class Model(BaseModel):
     cost: Decimal = Field(Decimal(2), description="Dollars.")
     fast: bool = Field(False, description="Hurry.")
     kind: Literal["a", "b"] = Field("a", description="Which.")
+    since: str = Field("24h", pattern="^[0-9]+h$", description="How long, e.g. 24h.")
     maybe: float | None = Field(None, description="Perhaps, in metres.")
     inner: Inner = Field(default_factory=Inner)
 
@@ -72,6 +73,13 @@ def test_help_says_meaning_and_default() -> None:
 def test_wrong_value_names_its_option(given, option) -> None:
     with pytest.raises(InputError, match=option):
         options.parameters(Model, given)
+
+
+def test_a_wrong_form_is_told_in_words() -> None:
+    with pytest.raises(InputError) as caught:
+        options.parameters(Model, {"since": "yesterday"})
+    assert "--since: 'yesterday'" in caught.value.message and "^" not in caught.value.message
+    assert "e.g. 24h" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", flow_names())
