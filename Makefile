@@ -12,8 +12,9 @@ setup: .venv/control
 	@$(BIN)/nightshift setup
 
 # One coverage of all: the control plane's tests (which wait for processes of their own most of the
-# time, so two run side by side, the longest first), those on a Slurm cluster of their own (root and
-# Debian's packages; SkyPilot wants its HOME before it is imported), and those of the jobs.
+# time, so two run side by side, the longest first), those on Slurm clusters of their own (one for
+# each of two workers; root and Debian's packages; SkyPilot wants its HOME before it is imported),
+# and those of the jobs.
 test: .venv/dev
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory test-control
@@ -27,7 +28,8 @@ test-control: .venv/dev
 	  tests/chaos tests/end_to_end tests/integration tests/unit
 
 test-cloud: .venv/dev
-	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --timeout 900 tests/cloud
+	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --timeout 900 \
+	  --numprocesses 2 --dist load tests/cloud
 
 test-jobs: .venv/dev
 	@for jobs in train surrogate; do \

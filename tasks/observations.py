@@ -10,7 +10,7 @@ from infra import observations
 from infra.database import Pool
 from infra.errors import InputError, first_fault
 from infra.settings import settings
-from jobs.surrogate.config import DESIGN, TARGETS, WEATHER, Quantity
+from jobs.surrogate.config import DEGREE_DAYS, DESIGN, TARGETS, WEATHER, Quantity
 
 EVENT = "observations.threshold-reached"
 LOADS = [q.name for q in TARGETS[:4]]
@@ -32,7 +32,7 @@ def number(quantity: Quantity) -> Any:
 
 
 _fields: dict[str, Any] = {q.name: (number(q), ...) for q in DESIGN + WEATHER}
-_fields |= {q.name: (number(q) | None, None) for q in TARGETS}
+_fields |= {q.name: (number(q) | None, None) for q in DEGREE_DAYS + TARGETS}
 Row: type[BaseModel] = create_model("Row", __config__=ConfigDict(extra="forbid"), **_fields)
 """One measured building-year: all inputs of the surrogate, and what was measured of its targets."""
 

@@ -253,6 +253,9 @@ def load_candidate(policy: Policy, folder: Path, trainable: bool = False) -> Non
             f"the adapter in {folder} does not fit the model: {error}",
             "Name in --model the base that the champion was trained on.",
         ) from error
+    # The saved name is the base's URI, where PEFT would look for a configuration.
+    base = policy.model.get_base_model().name_or_path
+    policy.model.peft_config["default"].base_model_name_or_path = base
     path = folder / "value_head.safetensors"
     if path.is_file():
         state = load_file(path)
@@ -278,7 +281,12 @@ def check_base(folder: Path, base: dict[str, str]) -> None:
 
 def save_candidate(policy: Policy, folder: Path, base: dict[str, str]) -> None:
     """Write adapter/ in PEFT's format, value_head.safetensors and base.json."""
-    policy.model.save_pretrained(str(folder / "adapter"), selected_adapters=["default"])
+    adapter = folder / "adapter"
+    policy.model.save_pretrained(str(adapter), selected_adapters=["default"])
+    here = policy.model.peft_config["default"].base_model_name_or_path
+    for name in ("adapter_config.json", "README.md"):  # a path of this job leads nowhere later
+        text = (adapter / name).read_text()
+        (adapter / name).write_text(text.replace(here, base["uri"]) if here else text)
     if isinstance(policy.value_head, ValueHead):
         save_file(policy.value_head.state_dict(), folder / "value_head.safetensors")
     (folder / "base.json").write_text(json.dumps(base))

@@ -3,13 +3,17 @@
 import numpy as np
 import pandas as pd
 from pvlib.irradiance import erbs, get_extra_radiation
+from scipy.stats import norm
 
+from jobs.surrogate.config import DEGREE_DAYS
 from jobs.surrogate.solar import Sky, position, sky
 from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
 
 LARGEST_CLEARNESS = 0.8
 COSINE_85 = 0.0871557
 """Perez's limit to the sun's height."""
+SPELL = 2.5
+"""K, the deviation of a spell's mean."""
 FACING = {"north": (0, 1), "east": (1, 0), "south": (0, -1), "west": (-1, 0)}
 
 
@@ -39,10 +43,10 @@ def make_climate(
         mean_temperature
         + seasonal_swing * season
         + swing * np.sin(2 * np.pi * (hour % 24 - 8) / 24)
-        + 2.5 * spell
+        + SPELL * spell
     )
     times = pd.date_range("2001-01-01 00:30", periods=HOURS, freq="h", tz="UTC")
-    zenith, _ = position(times, latitude, 0.0, 0.0)
+    zenith, _ = position(times, latitude, 0.0)
     above = np.maximum(np.cos(zenith), 0) * get_extra_radiation(times).to_numpy()
     split = erbs(clear * above, np.minimum(np.degrees(zenith), 89.9), times)
     covered = 10 * (1 - clear / LARGEST_CLEARNESS)
@@ -86,7 +90,33 @@ def describe_weather(weather: Weather) -> dict[str, float]:
         "diffuse_share": float(above.diffuse.sum() / 1000 / global_),
         "wind": float(weather.wind_speed.mean()),
         **{f"{name}_radiation": _vertical(above, *to) for name, to in FACING.items()},
+        **degree_days(weather.dry_bulb),
     }
+
+
+def degree_days(temperature: np.ndarray) -> dict[str, np.ndarray]:
+    """config.DEGREE_DAYS of a year whose temperatures lie, evenly weighted, along the last axis."""
+    found = {}
+    for quantity in DEGREE_DAYS:
+        kind, _, base = quantity.name.split("_")
+        short = float(base) - temperature if kind == "heating" else temperature - float(base)
+        found[quantity.name] = 365 * np.maximum(short, 0).mean(-1)
+    return found
+
+
+def likely_degree_days(
+    mean: np.ndarray, seasonal_swing: np.ndarray, daily_swing: np.ndarray
+) -> dict[str, np.ndarray]:
+    """config.DEGREE_DAYS of years of which the swings alone are known, each argument (N,).
+
+    They are taken for sines, with spells that are normally distributed, as in `make_climate`.
+    """
+    wave = np.cos(2 * np.pi * (np.arange(12) + 0.5) / 12)
+    spells = SPELL * norm.ppf((np.arange(5) + 0.5) / 5)
+    year, day, spell = (each.ravel() for each in np.meshgrid(wave, wave, spells))
+    return degree_days(
+        mean[:, None] + seasonal_swing[:, None] * year + daily_swing[:, None] * day + spell
+    )
 
 
 def _vertical(above: Sky, east: float, north: float) -> float:

@@ -44,6 +44,13 @@ CLIMATE = (
     Quantity("clearness", "1", 0.35, 0.68, "global over extraterrestrial radiation"),
     Quantity("wind", "m/s", 1, 6, "mean speed at 10 m"),
 )
+DEGREE_DAYS = (
+    Quantity("heating_degrees_5", "K d", 0, 3900, "below 5 degC, summed over the year"),
+    Quantity("heating_degrees_12", "K d", 0, 5900, "below 12 degC"),
+    Quantity("heating_degrees_18", "K d", 0, 7900, "below 18 degC"),
+    Quantity("cooling_degrees_24", "K d", 0, 2800, "above 24 degC"),
+)
+"""Degree days, from every hour of the year: how often it is how cold, which swings do not tell."""
 WEATHER = (
     Quantity("latitude", "deg", 0, 62, "north"),
     Quantity("mean_temperature", "degC", -4, 28, "of the year"),
@@ -56,6 +63,7 @@ WEATHER = (
     Quantity("east_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
     Quantity("south_radiation", "kWh/m2", 450, 1850, "on a vertical plane, a year"),
     Quantity("west_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
+    *DEGREE_DAYS,
 )
 """What the surrogate is told of the weather, worked out from the hours of a year."""
 INPUTS = tuple(q.name for q in DESIGN + WEATHER)

@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jobs.surrogate.config import INPUTS, OUTPUTS
+from jobs.surrogate.config import DEGREE_DAYS, INPUTS, OUTPUTS
+from jobs.surrogate.designs import complete
 
 PARTS = ("train", "calibrate", "held_out")
 CLIMATES_A_GENERATION = 1_000_000
@@ -41,8 +42,9 @@ def from_simulation(path: Path, generation: int, seed: int) -> pd.DataFrame:
 
 def from_observations(path: Path, generation: int) -> pd.DataFrame:
     """Observed designs, each a climate of its own (counted from −1 down); its hash is its part."""
-    table = pd.read_json(path, lines=True).reindex(columns=[*INPUTS, *OUTPUTS])
-    fifths = [_fifth(row) for row in table.to_numpy()]
+    table = complete(pd.read_json(path, lines=True)).reindex(columns=[*INPUTS, *OUTPUTS])
+    told = table.drop(columns=[quantity.name for quantity in DEGREE_DAYS])  # may be estimated
+    fifths = [_fifth(row) for row in told.to_numpy()]
     part = np.select([np.equal(fifths, 0), np.equal(fifths, 1)], ["calibrate", "held_out"], "train")
     climate = -1 - np.arange(len(table))
     return table.assign(part=part, climate=climate, generation=generation, real=True)[COLUMNS]
@@ -62,6 +64,11 @@ def gather(
     if observed is not None:
         tables.append(observed)
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def recall(champion: Path) -> pd.DataFrame:
+    """What a champion remembers."""
+    return complete(pd.read_parquet(champion / "memory.parquet"))
 
 
 def remember(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from scipy.stats import qmc
 
 from infra.errors import InputError
 from jobs.surrogate.building import DAY, SHELTERED, Building, Layer, Wall, Window, Zone
-from jobs.surrogate.climate import make_climate
-from jobs.surrogate.config import CLIMATE, DESIGN, INPUTS, WEATHER, Quantity
+from jobs.surrogate.climate import likely_degree_days, make_climate
+from jobs.surrogate.config import CLIMATE, DEGREE_DAYS, DESIGN, INPUTS, WEATHER, Quantity
 from jobs.surrogate.physics import Loads
 from jobs.surrogate.weather import Weather
 
@@ -156,26 +156,29 @@ def read_lines(text: str, name: str) -> pd.DataFrame:
 
 
 def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The columns INPUTS as floats.
+    """The columns INPUTS as floats; DEGREE_DAYS that are no column are estimated.
 
     Raises InputError that names the row (from 1) and column for what is missing, no number or
     negative, and the column for a unit that is wrong by a factor.
     """
-    missing = [column for column in INPUTS if column not in table]
+    optional = [quantity.name for quantity in DEGREE_DAYS]
+    missing = [column for column in INPUTS if column not in table and column not in optional]
     if missing or not len(table):
         raise InputError(
             f"{name}: no column {', '.join(missing)}" if missing else f"{name} holds no row",
             f"One row a design, with the columns {', '.join(INPUTS)}; docs/surrogate.md says more.",
         )
-    numbers = table[list(INPUTS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    given = [column for column in INPUTS if column in table]
+    numbers = table[given].apply(pd.to_numeric, errors="coerce").astype(float)
     bad = ~np.isfinite(numbers.to_numpy())
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InputError(
-            f"{name}, row {row + 1}: {INPUTS[column]} is {table[INPUTS[column]].to_list()[row]!r},"
+            f"{name}, row {row + 1}: {given[column]} is {table[given[column]].to_list()[row]!r},"
             " not a number",
             "Correct or leave out that row.",
         )
+    numbers = complete(numbers)
     _check_units(numbers, name)
     for quantity in DESIGN + WEATHER:
         signed = quantity.low < 0 or quantity.name == "latitude"
@@ -190,6 +193,19 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
         if strictly and (numbers[quantity.name] == 0).any():
             raise InputError(f"{name}: a {quantity.name} is 0", "Give it a size.")
     return numbers
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of numbers with all of INPUTS first: DEGREE_DAYS that nobody told are estimated."""
+    others = [column for column in table if column not in INPUTS]
+    table = table.reindex(columns=[*INPUTS, *others])
+    unknown = table[[quantity.name for quantity in DEGREE_DAYS]].isna().any(axis=1)
+    if unknown.any():
+        swings = ("mean_temperature", "seasonal_swing", "daily_swing")
+        known = table.loc[unknown, list(swings)].astype(float)
+        likely = likely_degree_days(*(known[name].to_numpy() for name in swings))
+        table = table.fillna(pd.DataFrame(likely, index=known.index))
+    return table
 
 
 def northern(numbers: pd.DataFrame) -> pd.DataFrame:

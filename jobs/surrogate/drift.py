@@ -14,6 +14,8 @@ from scipy.stats import mannwhitneyu
 
 from jobs.runtime import Job, Outcome, main
 from jobs.surrogate.config import INPUTS, OUTPUTS, DriftConfig
+from jobs.surrogate.data import recall
+from jobs.surrogate.designs import complete
 from jobs.surrogate.predict import Surrogate
 
 FEWEST = 20
@@ -22,11 +24,11 @@ FEWEST = 20
 
 def program(job: Job[DriftConfig]) -> Outcome:
     champion = job.input("champion")
-    memory = pd.read_parquet(champion / "memory.parquet")
+    memory = recall(champion)
     held_out = memory[memory["part"] == "held_out"]
     if held_out["real"].sum() >= FEWEST:
         held_out = held_out[held_out["real"]]
-    newest = pd.read_json(job.input("observations"), lines=True)
+    newest = complete(pd.read_json(job.input("observations"), lines=True))
     measured = [name for name in OUTPUTS if name in newest and newest[name].notna().any()]
     surrogate = Surrogate(champion)
     unit = memory[measured].std()

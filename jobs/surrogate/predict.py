@@ -40,12 +40,13 @@ class Surrogate:
             raise InputError(
                 f"{folder} holds no surrogate: {error}", "Name a folder with surrogate.json."
             ) from error
+        self.inputs: list[str] = facts["inputs"]
         self.confidence = float(facts["confidence"])
         self.model = export.session(folder / f"{facts['chosen']}.onnx", providers)
 
     def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Mean and half-width of the interval, each (B, len(OUTPUTS)), of checked designs."""
-        return export.run(self.model, northern(numbers).to_numpy())
+        return export.run(self.model, northern(numbers)[self.inputs].to_numpy())
 
 
 def deviation(half_width: np.ndarray, confidence: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import InputError, first_fault
-from jobs.surrogate.config import INPUTS, OUTPUTS, WEATHER
+from jobs.surrogate.config import OUTPUTS, WEATHER
 from jobs.surrogate.designs import check_designs, out_of_range
 from jobs.surrogate.predict import Surrogate, deviation, energy, violations
 
@@ -74,7 +74,7 @@ def make_app(folder: Path, version: str) -> FastAPI:
 
     @app.get("/v1/surrogate")
     def describe() -> dict[str, Any]:
-        return {"version": version, "inputs": INPUTS, "ranges": facts["ranges"]}
+        return {"version": version, "inputs": facts["inputs"], "ranges": facts["ranges"]}
 
     @app.post("/v1/surrogate/evaluate")
     async def answer(request: Request) -> JSONResponse:

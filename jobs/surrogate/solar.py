@@ -35,7 +35,7 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
     a horizontal and a vertical plane, so that any plane can be served from them.
     """
     times = weather.times(steps_per_hour)
-    zenith, azimuth = position(times, weather.latitude, weather.longitude, weather.altitude)
+    zenith, azimuth = position(times, weather.latitude, weather.longitude)
     up = zenith < np.pi / 2
     steps_up = np.repeat(up.reshape(-1, steps_per_hour).sum(1), steps_per_hour)
     share = np.where(up, steps_per_hour / np.maximum(steps_up, 1), 0.0)
@@ -69,20 +69,25 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
 
 
 def position(
-    times: pd.DatetimeIndex, latitude: float, longitude: float, altitude: float
+    times: pd.DatetimeIndex, latitude: float, longitude: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sun's zenith and azimuth in radians at even `times`, each (steps,); altitude in m.
+    """The sun's zenith and azimuth in radians at even `times`, each (steps,).
 
-    The last one is kept: a climate is made, described and simulated under the same sun.
+    Along a meridian the sun's direction only turns, but for its parallax (0.0024 deg).
     """
-    return _position(times[0], times[1] - times[0], len(times), latitude, longitude, altitude)
+    east, north, up = _at_the_equator(times[0], times[1] - times[0], len(times), longitude)
+    cosine, sine = np.cos(np.radians(latitude)), np.sin(np.radians(latitude))
+    zenith = np.arccos(np.clip(up * cosine + north * sine, -1, 1))
+    return zenith, np.arctan2(east, north * cosine - up * sine) % (2 * np.pi)
 
 
-@lru_cache(maxsize=2)
-def _position(start, step, steps, latitude, longitude, altitude):
+@lru_cache(maxsize=4)
+def _at_the_equator(start, step, steps, longitude):
+    """Unit vectors to the sun as (east, north, up)."""
     times = pd.date_range(start, periods=steps, freq=step)
-    found = get_solarposition(times, latitude, longitude, altitude)
-    return np.radians(found["zenith"].to_numpy()), np.radians(found["azimuth"].to_numpy())
+    found = np.radians(get_solarposition(times, 0.0, longitude)[["zenith", "azimuth"]].to_numpy())
+    across = np.sin(found[:, 0])
+    return across * np.sin(found[:, 1]), across * np.cos(found[:, 1]), np.cos(found[:, 0])
 
 
 def solar_noon(longitude: float) -> float:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -223,7 +222,7 @@ def program(job: Job[TrainConfig]) -> Outcome:
     if "observations" in given:
         observed = designs.from_observations(given["observations"], config.generation)
     if "champion" in given:
-        memory = pd.read_parquet(given["champion"] / "memory.parquet")
+        memory = designs.recall(given["champion"])
         champion = going_on(given["champion"])
     simulated = designs.from_simulation(given["simulated"], config.generation, config.seed)
     table = designs.gather(simulated, observed, memory)

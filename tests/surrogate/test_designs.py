@@ -6,10 +6,11 @@ import pytest
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather, make_climate
-from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
+from jobs.surrogate.config import DEGREE_DAYS, DESIGN, INPUTS, WEATHER
 from jobs.surrogate.designs import (
     build,
     check_designs,
+    complete,
     northern,
     out_of_range,
     read_lines,
@@ -53,6 +54,21 @@ def test_a_climate_has_the_statistics_that_were_asked_for() -> None:
     assert told["wind"] == pytest.approx(4, rel=0.05)
     assert told["south_radiation"] > told["north_radiation"]
     assert (weather.direct_normal >= 0).all() and weather.direct_normal.max() <= 1100
+
+
+def test_degree_days_that_are_not_told_are_estimated(table: pd.DataFrame) -> None:
+    names = [quantity.name for quantity in DEGREE_DAYS]
+    told = pd.DataFrame([describe_weather(weather) for weather in sample_climates(32, 5)])
+    numbers = pd.concat([table, table] * 4, ignore_index=True).assign(**told)
+    guessed = check_designs(numbers.drop(columns=names), "designs")
+    error = (guessed[names] - numbers[names]).abs().mean()
+    assert (error < 60).all(), "K d a year, of up to 7900"
+    pd.testing.assert_frame_equal(check_designs(numbers, "designs"), numbers[list(INPUTS)])
+    some = numbers.copy()
+    some.loc[1, names] = np.nan
+    found = complete(some)
+    pd.testing.assert_frame_equal(found.drop(1), numbers.drop(1)[list(INPUTS)])
+    assert found.loc[1, names].tolist() == pytest.approx(guessed.loc[1, names].tolist())
 
 
 def test_every_corner_of_the_ranges_can_be_built_and_its_balance_closes() -> None:

@@ -33,7 +33,7 @@ class Stand:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setattr(serve, "Surrogate", Stand)
-    (tmp_path / "surrogate.json").write_text(json.dumps({"ranges": {}}))
+    (tmp_path / "surrogate.json").write_text(json.dumps({"ranges": {}, "inputs": INPUTS}))
     return TestClient(serve.make_app(tmp_path, "house 3"))
 
 

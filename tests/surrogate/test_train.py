@@ -67,6 +67,29 @@ def trained(simulated, run_job):
     return job, outcome
 
 
+def test_a_champion_of_before_is_told_the_inputs_that_it_knows(
+    trained, simulated, run_job, tmp_path
+) -> None:
+    """What earlier versions left has no degree days."""
+    _, outcome = trained
+    old = tmp_path / "old"
+    shutil.copytree(outcome.artifacts["candidate"], old)
+    facts = json.loads((old / "surrogate.json").read_text())
+    before = [name for name in facts["inputs"] if "degrees" not in name]
+    (old / "surrogate.json").write_text(json.dumps(facts | {"inputs": before}))
+    (old / "members.pt").unlink()
+    torch.save({"probe": torch.zeros(3)}, old / "members.pt")
+    memory = pd.read_parquet(old / "memory.parquet")
+    memory[[*before, *memory.columns.drop(list(INPUTS))]].to_parquet(old / "memory.parquet")
+    with pytest.raises(Exception, match=f"{len(before)}"):
+        predict.Surrogate(old)(sample(DESIGN + WEATHER, 2, 0))
+    again = QUICK | {"generation": 1, "epochs": 1}
+    _, later = run_job(
+        train.program, TrainConfig, "surrogate.train", again, simulated=simulated, champion=old
+    )
+    assert later.metrics["warm"] == 0 and later.metrics["replayed"] > 0
+
+
 def test_it_learns_covers_and_keeps_the_balance(trained, tmp_path) -> None:
     job, outcome = trained
     held_out = pd.read_parquet(outcome.artifacts["held_out"])

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from pvlib.solarposition import get_solarposition
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.solar import sky
+from jobs.surrogate.solar import position, sky
 from jobs.surrogate.weather import HOURS, read_epw, sky_temperature, standard_pressure
 
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -129,3 +131,24 @@ def test_the_reference_weather_has_its_published_checks(shared: Path) -> None:
     weather = read_epw(shared / "weather" / "725650TYCST.epw")
     assert weather.dry_bulb.mean() == pytest.approx(10.875, abs=1e-3)
     assert weather.direct_normal.sum() / 1000 == pytest.approx(1977.58, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "altitude"),
+    [(0, 0, 0), (39.8, -104.9, 1650), (-33.9, 151.2, 10), (66.5, 25.7, 0), (-90, 0, 2800)],
+)
+def test_the_sun_stands_where_pvlib_has_it_but_for_its_parallax(
+    latitude: float, longitude: float, altitude: float
+) -> None:
+    times = pd.date_range("2001-01-01 00:05", periods=HOURS * 6, freq="10min", tz="UTC")
+    wanted = get_solarposition(times, latitude, longitude, altitude)
+    zenith, azimuth = position(times, latitude, longitude)
+    apart = towards(zenith, azimuth) - towards(
+        np.radians(wanted["zenith"].to_numpy()), np.radians(wanted["azimuth"].to_numpy())
+    )
+    assert np.degrees(np.linalg.norm(apart, axis=1).max()) < 0.004
+
+
+def towards(zenith: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+    across = np.sin(zenith)
+    return np.stack([across * np.sin(azimuth), across * np.cos(azimuth), np.cos(zenith)], axis=1)

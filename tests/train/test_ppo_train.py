@@ -60,7 +60,10 @@ def test_a_night_improves_any_model_on_any_reward(run_job, base, prompts, reward
     candidate = outcome.artifacts["candidate"]
     assert (candidate / "adapter" / "adapter_model.safetensors").is_file()
     assert "out.weight" in load_file(candidate / "value_head.safetensors")
-    assert json.loads((candidate / "base.json").read_text())["sha256"]
+    base = json.loads((candidate / "base.json").read_text())
+    told = json.loads((candidate / "adapter" / "adapter_config.json").read_text())
+    assert base["sha256"] and told["base_model_name_or_path"] == base["uri"]
+    assert "inputs/base" not in (candidate / "adapter" / "README.md").read_text()
 
     again = {**config, "iterations": 0}
     files["champion"] = candidate
