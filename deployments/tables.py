@@ -213,12 +213,14 @@ def stop_job(key: str, as_json: bool) -> None:
     jobs.record_end(pool, job.key, "stopped", error="stopped by a person")
     launcher = launchers("auto")[job.launcher]
     live = [r for r in reservations(pool, job.key) if not r.closed]
-    for handle in launcher.attempts(job.key)[-1:]:
+    attempts = launcher.attempts(job.key)
+    for handle in attempts[-1:]:
         halt(pool, job, launcher, handle, live[-1] if live else None)
     if as_json:
         _json({"key": job.key, "state": "stopped"})
     else:
-        console.print(f"{job.key} is stopped and settled.")
+        settled = "and settled" if attempts else "before its launch"
+        console.print(f"{job.key} is stopped {settled}.")
 
 
 def show_models(model: str | None, as_json: bool) -> None:

@@ -16,7 +16,8 @@ NightshiftError
 ├── EnvironmentBuildError   a job environment cannot be made
 ├── LaunchError             no launcher can run the job
 │   ├── NoCapacity          a provider has no room: another offer may have
-│   └── MachineLeft         a machine cannot be seen to be gone: it may cost on
+│   └── ProviderUnavailable it cannot be asked now: a later start of the same run goes on
+│       └── MachineLeft     a machine cannot be seen to be gone: it may cost on
 ├── JobError
 │   ├── JobFailed           the job's own error and its last log lines
 │   └── JobStopped          stopped by a person, or its money ended
@@ -118,7 +119,11 @@ class NoCapacity(LaunchError):
     pass
 
 
-class MachineLeft(LaunchError):
+class ProviderUnavailable(LaunchError):
+    pass
+
+
+class MachineLeft(ProviderUnavailable):
     pass
 
 

@@ -28,6 +28,8 @@ from infra.errors import (
     MachineLeft,
     NoCapacity,
     ObjectError,
+    ProviderUnavailable,
+    ReservationConflict,
     ReservationExpired,
 )
 from infra.ledger import Reservation
@@ -133,20 +135,22 @@ def _carry_through(
             log.warning("%s; trying the next offer", refusal.message)
             full.add(job.quote.region)
             continue
+        except ProviderUnavailable:
+            raise
         except LaunchError as refusal:
+            _raise_if_stopped(purse.pool, job.key)
             renewals += isinstance(refusal, ReservationExpired)
             if isinstance(refusal, ReservationExpired) and renewals <= RENEWALS:
                 log.warning("%s; reserving again", refusal.message)
                 continue
             jobs.record_end(purse.pool, job.key, "failed", error=refusal.message)
             raise
+        settle_past(purse.pool, job, launcher)  # a launch may have lost machines before
         ledger.settle(purse.pool, reservation.id)
         if status.state == "succeeded" and status.result is not None:
             jobs.record_end(purse.pool, job.key, "succeeded", status.result)
             return status.result
-        stopped = jobs.find(purse.pool, job.key)
-        if stopped is not None and stopped.state == "stopped":
-            raise JobStopped(f"job {job.key} was stopped: {stopped.error}", "Start a new run.")
+        _raise_if_stopped(purse.pool, job.key)
         if status.state == "failed":
             error = status.result.error if status.result else None
             error = error or f"exit code {status.exit_code}\n{_last_lines(job, launcher)}"
@@ -182,6 +186,7 @@ def _attend(
 ) -> JobStatus:
     """Launch or re-attach, charge while it runs, and see it end. An exception ends it too."""
     try:
+        _raise_if_stopped(pool, job.key)
         handle = launcher.launch(job.spec, reservation, job.quote)
     except MachineLeft:  # its money stays reserved until somebody sees it gone
         raise
@@ -192,6 +197,7 @@ def _attend(
         raise
     try:
         jobs.record_handle(pool, job.key, handle.model_dump(mode="json"))
+        _raise_if_stopped(pool, job.key)  # `jobs stop` may have come before there was an attempt
         seen: Progress | None = None
         charged = 0
         while True:
@@ -214,6 +220,12 @@ def _attend(
         halt(pool, job, launcher, handle, reservation)
         raise
     return status
+
+
+def _raise_if_stopped(pool: Pool, key: str) -> None:
+    job = jobs.find(pool, key)
+    if job is not None and job.state == "stopped":
+        raise JobStopped(f"job {key} was stopped: {job.error}", "Start a new run.")
 
 
 def halt(
@@ -257,14 +269,18 @@ def accrue(
         if due == paid:
             continue
         if number >= charged:
-            ledger.charge(
-                pool,
-                reservation.id,
-                f"{reservation.key}/{handle.attempt}/{number}",
-                due - paid,
-                status.started + timedelta(minutes=begun),
-                status.started + timedelta(minutes=end),
-            )
+            try:
+                ledger.charge(
+                    pool,
+                    reservation.id,
+                    f"{reservation.key}/{handle.attempt}/{number}",
+                    due - paid,
+                    status.started + timedelta(minutes=begun),
+                    status.started + timedelta(minutes=end),
+                )
+            except ReservationConflict:  # an earlier look saw it live longer: that is charged
+                if end == int(end):
+                    raise
         begun, paid = end, due
     return len(ends)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from infra import database, jobs, ledger
 from infra.compute.launcher import Handle, Launcher
 from infra.database import Pool
-from infra.errors import AlreadyRunning, LaunchError
+from infra.errors import AlreadyRunning, LaunchError, NightshiftError
 from tasks.launch import launchers, settle_past
 
 log = logging.getLogger("nightshift")
@@ -47,14 +47,14 @@ def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:
             if dead:
                 try:
                     done += _end_unwatched(pool, job, dry_run)
-                except LaunchError as error:
+                except NightshiftError as error:  # its provider's or its bucket's
                     done.append(f"{job.key} cannot be ended: {error.message}")
     if not unknown:
         done += _release_forgotten(pool, own_run, {one.key for _, one in present}, dry_run)
     for launcher, handle in present:
         try:
             done += _stop_unpaid(pool, launcher, handle, dry_run)
-        except LaunchError as error:
+        except NightshiftError as error:
             done.append(f"{handle.key} cannot be stopped: {error.message}")
     for line in done:
         log.info("%s: %s", "would be reconciled" if dry_run else "reconciled", line)
@@ -102,10 +102,18 @@ def _release_forgotten(pool: Pool, own_run: str, running: set[str], dry_run: boo
         job_key = reservation.key.rpartition("#")[0]
         run_id = job_key.partition("/")[0]
         with is_dead(run_id, own_run) as dead:
-            if dead and job_key not in running:
+            if not dead or job_key in running:
+                continue
+            job = jobs.find(pool, job_key)
+            try:
                 if not dry_run:
+                    if job:
+                        settle_past(pool, job, launchers("auto")[job.launcher])
                     ledger.settle(pool, reservation.id)
-                freed.append(f"{reservation.key}: reserved, never launched; freed")
+                why = f"its job has {job.state}" if job and job.ended_at else "never launched"
+                freed.append(f"{reservation.key}: {why}; freed")
+            except NightshiftError as error:
+                freed.append(f"{reservation.key} cannot be settled: {error.message}")
     return freed
 
 

@@ -22,6 +22,7 @@ from infra.errors import (
     JobError,
     LaunchError,
     NightshiftError,
+    ProviderUnavailable,
 )
 from infra.objects import check_writable
 from infra.runs import Run
@@ -42,7 +43,8 @@ FINAL: tuple[type[NightshiftError], ...] = (
     LaunchError,
     GateError,
 )
-"""Errors after which the same run cannot go on; after any other the next start continues it."""
+"""Errors after which the same run cannot go on, unless it is ProviderUnavailable; after any other
+the next start continues it."""
 NOT_IDENTITY = {"max_cost", "target"}
 """Parameters that may change between two starts of the same run."""
 
@@ -140,8 +142,9 @@ def begin(
         try:
             purse = fill(Purse(pool, run, parameters.target, flow_run.id), parameters.max_cost)
             yield Work(run, purse, parameters)
-        except FINAL:
-            runs.end(pool, run, "failed")
+        except FINAL as error:
+            if not isinstance(error, ProviderUnavailable):
+                runs.end(pool, run, "failed")
             raise
         finally:
             with contextlib.suppress(psycopg.Error):

@@ -25,6 +25,9 @@ from jobs.contract import CONTINUE_EXIT_CODE, JobSpec
 
 log = logging.getLogger("nightshift")
 
+LAST_WORD_SECONDS = 300
+"""How long a node tries to tell how its job ended; untold, the job would be paid for again."""
+
 
 class Order(BaseModel):
     """What a node is to do; `id` and `expires_at` are the reservation's."""
@@ -51,17 +54,22 @@ def run(order: Order, home: Path) -> int:
     started = machine_since(order.requested_at)
     handle = local.launch(order.spec, order)
     signal.signal(signal.SIGTERM, lambda *_: local.stop(handle))
+    ended = None
     while True:
         status = local.poll(handle).model_copy(update={"started": started})
         try:
             mirror.push(status)
-            if status.state == "running" and mirror.stop_asked(order.attempt):
+            if status.state != "running":
+                break
+            if mirror.stop_asked(order.attempt):
                 local.stop(handle)
                 continue
         except ObjectError as error:  # the job goes on, and the next turn tries again
             log.warning("cannot copy the job's state: %s", error)
-        if status.state != "running":
-            break
+            if status.state != "running":
+                ended = ended or time.monotonic()
+                if time.monotonic() - ended > LAST_WORD_SECONDS:
+                    break
         time.sleep(order.sync_seconds)
     if status.state == "continue":
         return CONTINUE_EXIT_CODE

@@ -13,6 +13,7 @@ import pytest
 from infra import interruption, jobs, ledger
 from infra.compute.launcher import Handle, JobStatus, Quote, Reserved
 from infra.compute.local import LocalLauncher
+from infra.database import Pool
 from infra.errors import (
     BudgetExceeded,
     InputError,
@@ -211,6 +212,28 @@ def test_stopped_by_a_person_stays_stopped(home: Path, purse: Purse) -> None:
     assert budget(purse, "project").reserved == 0
 
 
+class StoppedMeanwhile(LocalLauncher):
+    """A person stops the job before there is an attempt of it."""
+
+    pool: Pool
+
+    def launch(self, spec: JobSpec, reservation: Reserved, quote: Quote | None = None) -> Handle:
+        jobs.record_end(self.pool, spec.key, "stopped", error="stopped by a person")
+        return super().launch(spec, reservation, quote)
+
+
+def test_stopped_by_a_person_while_it_is_launched(
+    home: Path, purse: Purse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = StoppedMeanwhile(home, Path(sys.executable), "tests.programs")
+    where.pool = purse.pool
+    monkeypatch.setattr(launch, "launchers", lambda _target: {"local": where})
+    with pytest.raises(JobStopped, match="stopped by a person"):
+        launch.run_job(spec(home, purse, steps=9999), purse)
+    wait_until_none_is_alive(home)
+    assert budget(purse, "project").reserved == 0
+
+
 def abandon(home: Path, purse: Purse, **config) -> Handle:
     """A job whose flow is killed right after the launch."""
     wanted = spec(home, purse, "abandoned", **config)
@@ -279,6 +302,9 @@ def test_minutes_are_charged_once_into_their_days(home: Path, purse: Purse) -> N
     assert ledger.get(purse.pool, reservation.id).spent == Decimal("1.8")
     for _ in range(2):
         launch.accrue(purse.pool, reservation, Decimal(36), handle, at(3.5, "succeeded"))
+    assert ledger.get(purse.pool, reservation.id).spent == Decimal("2.1")
+    # a look that saw it live less long, as after a power cut, changes nothing and fails nothing
+    launch.accrue(purse.pool, reservation, Decimal(36), handle, at(2.5, "lost"))
     assert ledger.get(purse.pool, reservation.id).spent == Decimal("2.1")
     today = next(b for b in ledger.budgets(purse.pool, now=begun) if b.scope == "project")
     tomorrow = next(b for b in ledger.budgets(purse.pool, now=midnight) if b.scope == "project")

@@ -1,14 +1,17 @@
 """What a node stores of its job, and what the next node and everybody else find of it."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from infra import objects
+from infra.compute import node
 from infra.compute.launcher import JobStatus
 from infra.compute.mirror import Mirror, NodeMirror
+from infra.errors import ObjectAccessDenied
+from tests.launching import job
 
 
 def status(state: str = "running") -> JobStatus:
@@ -95,3 +98,32 @@ def test_a_checkpoint_that_is_removed_while_it_is_stored_is_left_out(
     mirror.push(status())
     time.sleep(0)
     assert steps(root) in ([], [1])
+
+
+def test_a_node_tells_how_its_job_ended_until_it_is_heard(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push, refused = NodeMirror.push, []
+
+    def trouble(self: NodeMirror, status: JobStatus) -> None:
+        if status.state != "running" and len(refused) < 2:
+            refused.append(status.state)
+            raise ObjectAccessDenied("the bucket is away for a moment")
+        push(self, status)
+
+    monkeypatch.setattr(NodeMirror, "push", trouble)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    now = datetime.now(UTC)
+    order = node.Order(
+        spec=job(home, steps=2, seconds=0.01),
+        id=1,
+        expires_at=now + timedelta(minutes=1),
+        attempt=1,
+        requested_at=now - timedelta(minutes=1),
+        package="tests.programs",
+        sync_seconds=0.05,
+        checkpoint_seconds=60,
+    )
+    assert node.run(order, home) == 0
+    said = Mirror(order.spec.output).status(1)
+    assert refused == ["succeeded"] * 2 and said and said.state == "succeeded"

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from infra.errors import LaunchError, NoCapacity
+from infra.errors import LaunchError, NoCapacity, ProviderUnavailable
 
 log = logging.getLogger("nightshift")
 
@@ -86,8 +86,8 @@ class _Lines:
 def call(request: Callable[[Any], Any]) -> Any:
     """Send a request to SkyPilot's API server and wait for its value.
 
-    Raises what the request raised, and LaunchError where the server gives no answer, or takes
-    too long.
+    Raises what the request raised, ProviderUnavailable where the server gives no answer, and
+    LaunchError where it takes too long.
     """
     return send(lambda: _value(request(sdk())))
 
@@ -117,7 +117,7 @@ def _has_ended(request_id: str) -> bool:
 def wait_for_launch(request_id: str, until: datetime) -> None:
     """Until the launch has ended, which may take as long as its reservation lasts.
 
-    Raises what it raised, RequestLost, and LaunchError where the server gives no answer.
+    Raises what it raised, RequestLost, and ProviderUnavailable where the server gives no answer.
     """
     while not send(lambda: _has_ended(request_id), _is_silence):
         if datetime.now(UTC) > until:
@@ -143,7 +143,7 @@ def send(call: Callable[[], Any], repeats: Callable[[Exception], bool] | None = 
     """Call the API server, again where it was away: a local one is started anew meanwhile.
 
     A local one that hangs is ended first. `repeats` tells after which errors the call is made
-    again; others are raised. LaunchError after GIVE_UP_SECONDS.
+    again; others are raised. ProviderUnavailable after GIVE_UP_SECONDS.
     """
     began = silent_since = time.monotonic()
     while True:
@@ -156,7 +156,7 @@ def send(call: Callable[[], Any], repeats: Callable[[Exception], bool] | None = 
             problem = error
         now = time.monotonic()
         if now - began >= GIVE_UP_SECONDS:
-            raise LaunchError(
+            raise ProviderUnavailable(
                 f"SkyPilot's API server does not answer: {problem}",
                 "`sky api info` shows where it should be; `sky api stop` and `sky api start` start "
                 "a local one anew. The same command then goes on.",

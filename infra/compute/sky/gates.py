@@ -1,9 +1,13 @@
-"""What must hold before a machine is asked for, and once its addresses are known."""
+"""What must hold before a machine is asked for, and what is done once it is there."""
 
+import importlib
+import math
 import shlex
 import subprocess
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from infra.compute import environments
 from infra.compute.launcher import Quote
@@ -41,3 +45,24 @@ def require_network(place: str) -> None:
                 f"the machine {place} has the addresses {', '.join(pair)}",
                 "None is in NIGHTSHIFT_ALLOWED_NETWORKS; it was taken down.",
             )
+
+
+def secure(place: str, expires_at: datetime) -> None:
+    """Look at the network of a machine that is there, and set its fuse.
+
+    The launch set a fuse, but for a time counted from its own end: set it for what is left.
+    """
+    require_network(place)
+    minutes = fuse_minutes(expires_at)
+    api.call(lambda sky: sky.autostop(place, minutes, wait_for=wall_clock(), down=True))
+
+
+def fuse_minutes(expires_at: datetime) -> int:
+    """Rounded up: the watchdog on the node is to come first, so that the job can checkpoint."""
+    left = expires_at - datetime.now(UTC)
+    return max(1, math.ceil(left.total_seconds() / 60))
+
+
+def wall_clock() -> Any:
+    """How SkyPilot calls a fuse that does not wait until the machine is idle."""
+    return importlib.import_module("sky.skylet.autostop_lib").AutostopWaitFor.NONE

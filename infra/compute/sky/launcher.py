@@ -13,16 +13,14 @@ SkyPilot. One SkyPilot launch request is made for one attempt, never a second.
 
 import contextlib
 import functools
-import importlib
 import logging
-import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from infra import ledger
+from infra import jobs, ledger
 from infra.compute import attempts
 from infra.compute.attempts import Attempt
 from infra.compute.launcher import (
@@ -36,10 +34,10 @@ from infra.compute.launcher import (
 from infra.compute.mirror import Mirror
 from infra.compute.node import Order
 from infra.compute.sky import api, quotes
-from infra.compute.sky.gates import require_network, require_readiness
+from infra.compute.sky.gates import fuse_minutes, require_readiness, secure, wall_clock
 from infra.compute.sky.task import LABEL, make_task
 from infra.database import Pool
-from infra.errors import LaunchError, MachineLeft, ReservationExpired
+from infra.errors import LaunchError, MachineLeft, ProviderUnavailable, ReservationExpired
 from infra.settings import settings
 from jobs.contract import JobSpec, Progress, Resources
 
@@ -62,6 +60,7 @@ class SkyLauncher:
         self.code = code
         self._looked: dict[str, tuple[float, Any]] = {}
         self._heard: dict[str, tuple[datetime, float]] = {}
+        self._listed: set[str] = set()
 
     @property
     def poll_seconds(self) -> float:
@@ -87,12 +86,12 @@ class SkyLauncher:
                 api.wait_for_launch(request_id, reservation.expires_at)
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
                 log.info("%s is there; it makes its environment first", attempt.place)
-                self._light_fuse(attempt.place, reservation)
-                require_network(attempt.place)
+                secure(attempt.place, reservation.expires_at)
                 return attempt.handle
             except Exception as error:
                 problem = api.explain(error)
-                attempts.note(self.pool, attempt.place, error=problem.message)
+                if not isinstance(problem, ProviderUnavailable):
+                    attempts.note(self.pool, attempt.place, error=problem.message)
                 lost = isinstance(error, api.RequestLost) or self._was_taken(attempt.place, problem)
                 self.stop(attempt.handle)
                 if reservation.expires_at <= datetime.now(UTC):
@@ -101,7 +100,9 @@ class SkyLauncher:
                         f"{problem.message}",
                         "More --hours leave more time for making a machine ready.",
                     ) from error
-                if not lost or number == LAUNCH_ATTEMPTS:
+                known = jobs.find(self.pool, spec.key)
+                stopped = known is not None and known.state == "stopped"
+                if stopped or not lost or number == LAUNCH_ATTEMPTS:
                     raise problem from error
                 log.warning("%s: %s; launching anew", attempt.place, problem.message)
             except BaseException:  # Ctrl-C: what was asked for may be there already
@@ -120,7 +121,21 @@ class SkyLauncher:
         if state not in ("running", "succeeded", "failed"):
             self.stop(last.handle)
             return None
+        if state == "running":
+            self._secure_again(last)
         return last.handle
+
+    def _secure_again(self, attempt: Attempt) -> None:
+        """What a process that was killed right after the launch may not have done."""
+        try:
+            secure(attempt.place, ledger.get(self.pool, attempt.reservation_id).expires_at)
+        except ProviderUnavailable:
+            raise
+        except LaunchError:
+            self.stop(attempt.handle)
+            raise
+        except Exception as error:  # it may have ended meanwhile
+            log.warning("%s: its fuse cannot be set: %s", attempt.place, api.explain(error).message)
 
     def attempts(self, key: str) -> list[Handle]:
         return [attempt.handle for attempt in attempts.of_job(self.pool, key)]
@@ -136,8 +151,7 @@ class SkyLauncher:
         if attempt.gone_at is None and not self._hears(attempt.place, said):
             cluster = self._cluster(attempt.place)
             if cluster is None and not api.is_being_launched(attempt.place):
-                lives = [attempt.requested_at, *([said.seen] if said else [])]
-                gone = min(datetime.now(UTC), max(lives) + TEARDOWN_LAG)
+                gone = _last_seen(attempt, said)
                 attempt = attempts.note(self.pool, attempt.place, gone_at=gone)
         state = self._state(attempt, said, cluster)
         started = attempt.started_at
@@ -146,7 +160,7 @@ class SkyLauncher:
         return JobStatus(
             state=state,
             started=started,
-            seen=attempt.gone_at or datetime.now(UTC),
+            seen=attempt.gone_at or _last_seen(attempt, said),
             exit_code=said.exit_code if said else None,
             result=said.result if said else None,
             progress=said.progress if said else None,
@@ -156,7 +170,7 @@ class SkyLauncher:
         attempt = self._attempt(handle)
         mirror, shown = Mirror(attempt.output), 0
         while True:
-            running = follow and self.poll(handle).state == "running"
+            running = follow and self._goes_on(handle, mirror)
             text = mirror.log()
             end = len(text) if not running else text.rfind("\n") + 1
             yield from text[shown:end].splitlines()
@@ -173,7 +187,7 @@ class SkyLauncher:
 
     def stop(self, handle: Handle) -> None:
         attempt = attempts.at(self.pool, handle.place)
-        if attempt and attempt.gone_at is not None:
+        if attempt and attempt.gone_at is not None and handle.place not in self._listed:
             return
         if attempt and attempt.submitted_at:
             self._let_checkpoint(attempt)
@@ -196,6 +210,7 @@ class SkyLauncher:
                 )
             log.warning("%s is not gone yet; trying again. %s", handle.place, problem)
             time.sleep(5)
+        self._listed.discard(handle.place)
         if attempt:
             attempts.note(self.pool, handle.place, gone_at=datetime.now(UTC))
 
@@ -207,7 +222,8 @@ class SkyLauncher:
         places = [one.name for one in clusters if (one.labels or {}).get(LABEL) == ours]
         places += [name for name in api.being_launched() if name.startswith(f"ns-{ours}-")]
         found = []
-        for place in sorted(set(places)):
+        self._listed = set(places)  # there, whatever was noted
+        for place in sorted(self._listed):
             attempt = attempts.at(self.pool, place)
             found.append(
                 attempt.handle
@@ -259,13 +275,21 @@ class SkyLauncher:
             return "failed"
         return "lost"
 
+    def _goes_on(self, handle: Handle, mirror: Mirror) -> bool:
+        """Whether more of its log may come; unlike `poll` it notes nothing, for those who read."""
+        said, attempt = mirror.status(handle.attempt), self._attempt(handle)
+        ended = attempt.gone_at is not None or attempt.error is not None
+        return not ended and (said is None or said.state == "running")
+
     def _hears(self, place: str, said: JobStatus | None) -> bool:
         """Whether the node speaks for itself, so that its provider need not be asked.
 
-        By our clock: it has ended, or what it said last is news.
+        It has just ended, or, by our clock, what it said last is news.
         """
-        if said is None or said.state != "running":
-            return said is not None
+        if said is None:
+            return False
+        if said.state != "running":
+            return datetime.now(UTC) - said.seen < TEARDOWN_LAG
         last, since = self._heard.get(place, (None, 0.0))
         if said.seen != last:
             self._heard[place] = (said.seen, time.monotonic())
@@ -299,11 +323,12 @@ class SkyLauncher:
         reservation = ledger.get(self.pool, attempt.reservation_id)
         try:
             api.wait_for_launch(requests[0].request_id, reservation.expires_at)
+        except ProviderUnavailable:
+            raise
         except Exception as error:
             attempts.note(self.pool, attempt.place, error=api.explain(error).message)
             return False
         attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
-        self._light_fuse(attempt.place, reservation)
         return True
 
     def _task(self, spec: JobSpec, reservation: Reserved, attempt: Attempt, quote: Quote) -> Any:
@@ -325,8 +350,8 @@ class SkyLauncher:
         return sky.launch(
             task,
             cluster_name=attempt.place,
-            idle_minutes_to_autostop=_fuse_minutes(reservation),
-            wait_for=_wall_clock(),
+            idle_minutes_to_autostop=fuse_minutes(reservation.expires_at),
+            wait_for=wall_clock(),
             down=True,
         )
 
@@ -338,14 +363,6 @@ class SkyLauncher:
             record = api.record(place)
             return record is None or record.status.name not in ("INIT", "UP")
         return False
-
-    def _light_fuse(self, place: str, reservation: Reserved) -> None:
-        """The launch set one, but for a time counted from its own end: set it for what is left."""
-        api.call(
-            lambda sky: sky.autostop(
-                place, _fuse_minutes(reservation), wait_for=_wall_clock(), down=True
-            )
-        )
 
     def _let_checkpoint(self, attempt: Attempt) -> None:
         """Ask a job that is alive to end by itself, for as long as its grace lasts."""
@@ -366,11 +383,10 @@ class SkyLauncher:
                 time.sleep(1)
 
 
-def _fuse_minutes(reservation: Reserved) -> int:
-    """Rounded up: the watchdog on the node is to come first, so that the job can checkpoint."""
-    left = reservation.expires_at - datetime.now(UTC)
-    return max(1, math.ceil(left.total_seconds() / 60))
+def _last_seen(attempt: Attempt, said: JobStatus | None) -> datetime:
+    """Until when a machine that is not seen to be gone is taken to have been there.
 
-
-def _wall_clock() -> Any:
-    return importlib.import_module("sky.skylet.autostop_lib").AutostopWaitFor.NONE
+    What runs is charged up to then, what turns out to be gone in all, so that neither is more.
+    """
+    lives = [attempt.requested_at, *([said.seen] if said else [])]
+    return min(datetime.now(UTC), max(lives) + TEARDOWN_LAG)
