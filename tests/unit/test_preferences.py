@@ -289,7 +289,7 @@ def test_normalising_is_idempotent_and_blind_to_white_space(text: str, more: str
 
 def test_a_judge_learns_on_one_gpu_at_most_and_the_policy_on_all() -> None:
     asked = {"dataset": "pairs.jsonl", "model": "me/mine", "target": "sky"}
-    for given, judge, policy in ((None, {}, {}), ("H100:4", {"H100": 1}, {"H100": 4})):
-        parameters = DPOTrainingParameters.model_validate(asked | {"accelerators": given})
+    for gpus, judge, policy in ((None, {}, {}), ("H100:4", {"H100": 1}, {"H100": 4})):
+        parameters = DPOTrainingParameters.model_validate(asked | {"accelerators": gpus})
         assert judge_resources(parameters).accelerators == judge
         assert resources(parameters).accelerators == policy
