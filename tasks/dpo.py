@@ -130,7 +130,7 @@ def train_judge(work: Work, given: Given, dataset: Artifact) -> Given:
         RewardModelConfig(model=parameters.model, seed=parameters.seed),
         given.uris("base") | {"dataset": dataset.uri},
         parameters.hours,
-        resources(parameters),
+        judge_resources(parameters),
     )
     return given.model_copy(update={"reward": result.artifacts["reward_model"]})
 
@@ -213,6 +213,7 @@ def evaluate_candidate(
             seed=parameters.seed,
             beta=parameters.dpo.beta,
             max_tokens=parameters.dpo.max_tokens,
+            quantised=bool(candidate.metrics["quantised"]),
             **judged_by,
         ),
         given.uris("base", "reward", "judge", "success")
@@ -324,11 +325,19 @@ def plan_training(parameters: DPOTrainingParameters) -> list[plan.Step]:
         steps.append(_step("simulate", parameters.transfer_hours, parameters))
     steps += preferences.plan_dataset(parameters)
     if not parameters.judge and reward_of(parameters) is None:
-        steps.append(_step("judge", parameters.hours, parameters))
+        machine = judge_resources(parameters)
+        steps.append(plan.step("judge", "train", machine, parameters.hours, parameters.target))
     steps.append(plan.step("preflight", "train", CHECKING, parameters.transfer_hours, "local"))
     steps.append(_step("train", parameters.hours, parameters))
     steps.append(_step("validate", parameters.deploy_hours, parameters))
     return steps
+
+
+def judge_resources(parameters: DPOTrainingParameters) -> Resources:
+    """What training a judge asks for: one GPU at most, since TRL's RewardTrainer wants a process
+    for each and runs in one."""
+    asked = resources(parameters)
+    return asked.model_copy(update={"accelerators": dict.fromkeys(asked.accelerators, 1)})
 
 
 def _step(name: str, hours: float, parameters: DPOTrainingParameters) -> plan.Step:

@@ -13,6 +13,9 @@ from infra.errors import InputError
 from infra.verdicts import Check, Verdict
 
 RESAMPLES = 9999
+FEWEST = 8
+"""Pairs that a gain is told from. With fewer the bootstrap's interval is too narrow, and lies above
+0 whenever all differences do, which chance alone brings about once in 2 to their number."""
 
 
 class Gate(BaseModel):
@@ -111,6 +114,7 @@ def judge(
 ) -> Verdict:
     """Compare a candidate with the champion; `kl` is the candidate's to the base, in nats."""
     gain, low, high = paired_interval(candidate_rewards, champion_rewards, gate.confidence)
+    prompts = len(candidate_rewards)
     length_ratio = _ratio(candidate.length, champion.length)
     length_change = max(length_ratio, 1 / length_ratio) if length_ratio > 0 else math.inf
     invalid_increase = candidate.invalid - champion.invalid
@@ -118,11 +122,12 @@ def judge(
     checks = [
         Check(
             name="gain",
-            passed=low > gate.minimum_gain,
+            passed=prompts >= FEWEST and low > gate.minimum_gain,
             value=low,
             limit=gate.minimum_gain,
             explanation=f"gain {gain:+.3f}, {gate.confidence:.0%} interval {low:+.3f} to "
-            f"{high:+.3f}, lower end must be above {gate.minimum_gain:+.3f}",
+            f"{high:+.3f}, lower end must be above {gate.minimum_gain:+.3f}"
+            + too_few(prompts, "held-out prompts", "Give more with --held-out."),
         ),
         at_most("KL to the base", kl, gate.max_kl, "nats"),
         at_most("length against the champion", length_change, gate.max_length_ratio, "×"),
@@ -135,6 +140,13 @@ def judge(
         confidence_interval=(low, high),
         checks=checks,
     )
+
+
+def too_few(count: int, items: str, remedy: str) -> str:
+    """What the explanation of a gain adds where it is told from fewer than FEWEST."""
+    if count >= FEWEST:
+        return ""
+    return f"; {count} {items} are too few to be sure of a gain, {FEWEST} are needed. {remedy}"
 
 
 def first_version() -> Verdict:

@@ -18,6 +18,7 @@ from tasks.surrogate_data import CHECKING, ENVIRONMENT, Given, Observed, exporte
 from tasks.surrogate_parameters import SurrogateParameters
 
 FEWEST_FOR_DRIFT = 10
+MOST_GENERATIONS = 1_000_003
 
 
 class Need(BaseModel):
@@ -87,6 +88,11 @@ def generation(work: Work) -> int:
     return runs.pin(work.pool, work.run, "generation", versions)
 
 
+def simulation_seed(seed: int, generation: int) -> int:
+    """Another one for each pair: the same designs would lie in other parts in another version."""
+    return seed * MOST_GENERATIONS + generation
+
+
 @task(name="simulate", cache_policy=NO_CACHE)
 def simulate_designs(work: Work, given: Given) -> Artifact:
     """New designs in new climates, simulated."""
@@ -97,7 +103,7 @@ def simulate_designs(work: Work, given: Given) -> Artifact:
         SimulateConfig(
             designs=parameters.training.designs,
             climates=parameters.training.climates,
-            seed=parameters.seed + generation(work),
+            seed=simulation_seed(parameters.seed, generation(work)),
         ),
         {"weather": given.weather.uri} if given.weather else {},
         parameters.data_hours,

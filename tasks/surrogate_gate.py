@@ -12,7 +12,7 @@ from infra.verdicts import Check, Verdict
 from jobs.contract import JobResult
 from jobs.surrogate.config import LOADS
 from tasks import announce
-from tasks.gate import at_most, paired_interval
+from tasks.gate import FEWEST, at_most, paired_interval, too_few
 from tasks.run import Work
 from tasks.surrogate_data import read_lines
 from tasks.surrogate_parameters import SurrogateParameters
@@ -43,18 +43,18 @@ def judge(
     """Compare a candidate with the champion, a first one with the handbook, by climates."""
     gate, confidence = parameters.gate, parameters.training.confidence
     other = "champion" if has_champion else HANDBOOK
-    gain, low, high = paired_interval(
-        accuracies(rows, "candidate"), accuracies(rows, other), gate.gate_confidence
-    )
+    ours = accuracies(rows, "candidate")
+    gain, low, high = paired_interval(ours, accuracies(rows, other), gate.gate_confidence)
     coverage = metrics["candidate_coverage"]
     checks = [
         Check(
             name="gain",
-            passed=low > gate.minimum_gain,
+            passed=len(ours) >= FEWEST and low > gate.minimum_gain,
             value=low,
             limit=gate.minimum_gain,
             explanation=f"accuracy {gain:+.4f} over the {other}, {gate.gate_confidence:.0%} "
-            f"interval {low:+.4f} to {high:+.4f}, lower end must be above {gate.minimum_gain:+.4f}",
+            f"interval {low:+.4f} to {high:+.4f}, lower end must be above {gate.minimum_gain:+.4f}"
+            + too_few(len(ours), "held-out climates", "Raise --climates: a fifth is held out."),
         ),
         at_most("error of the loads", metrics["candidate_error"], gate.max_error, "of their mean"),
         at_most(

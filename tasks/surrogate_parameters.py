@@ -136,7 +136,10 @@ class SurrogateParameters(ObservationParameters):
         description="Hours for judging, at most.",
     )
     seed: int = Field(
-        default=0, ge=0, title="Seed", description="Of the first training; later ones add 1."
+        default=0,
+        ge=0,
+        title="Seed",
+        description="Of the designs and the training; each version draws designs of its own.",
     )
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     gate: SurrogateGate = Field(default_factory=lambda: SurrogateGate.model_validate({}))

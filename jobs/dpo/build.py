@@ -7,6 +7,7 @@ Inputs, each optional: `feedback` and `pairs` (JSON lines as jobs.dpo.data has t
 Artefact: `dataset`, a folder with train.parquet, held_out.parquet, prompts.jsonl (the held-out
 prompts, with the columns that a reward needs), card.json and card.md.
 
+A prompt stays on one side: what is held out of it by a group is not trained on without one.
 Rows go to an Arrow file once, and by numbers of 8 bytes from there on: a million pairs need two
 passes over that file and less than 4 GB.
 """
@@ -25,9 +26,9 @@ import pyarrow.parquet as pq
 from infra.errors import InputError
 from jobs.dpo import card, feedback
 from jobs.dpo.config import BuildConfig
-from jobs.dpo.data import Feedback, Pair, Reading, normalised, require_one_kind
+from jobs.dpo.data import Feedback, Pair, Reading, normalised, require_one_kind, scrubbed
 from jobs.dpo.duplicates import near_duplicates, number_of, settle, vote_of
-from jobs.ppo.data import read_trajectories
+from jobs.ppo.data import read_trajectories, stored_content
 from jobs.ppo.inputs import optional_input, stop_when_told
 from jobs.ppo.reward import load_function
 from jobs.runtime import Job, Outcome, main
@@ -54,7 +55,8 @@ class Numbers:
     """What is kept in memory of each pair that was read."""
 
     def __init__(self) -> None:
-        self.pair, self.voter, self.group = array("Q"), array("Q"), array("Q")
+        self.pair, self.voter = array("Q"), array("Q")
+        self.group, self.prompt = array("Q"), array("Q")
         self.forward, self.simulated = array("b"), array("b")
         self.weight, self.votes = array("d"), array("q")
         self.sources: Counter[str] = Counter()
@@ -64,7 +66,9 @@ class Numbers:
         self.pair.append(vote.pair)
         self.voter.append(vote.voter)
         self.forward.append(vote.forward)
-        self.group.append(number_of(pair.group or normalised(pair.prompt)))
+        prompt = normalised(pair.prompt)
+        self.group.append(number_of(pair.group or prompt))
+        self.prompt.append(number_of(prompt))
         self.simulated.append(pair.simulated)
         self.weight.append(pair.weight)
         self.votes.append(pair.votes)
@@ -99,6 +103,9 @@ def program(job: Job[BuildConfig]) -> Outcome:
     simulated = _array(numbers.simulated)[rows] != 0
     held_out = _held_out(_array(numbers.group)[rows], config.held_out_share)
     dropped = held_out & simulated
+    judged = held_out & ~simulated
+    prompts = _array(numbers.prompt)[rows]
+    leaking = ~held_out & np.isin(prompts, prompts[judged])
     counts = {
         "read": len(numbers),
         "exact duplicates": settled.duplicates,
@@ -106,10 +113,11 @@ def program(job: Job[BuildConfig]) -> Outcome:
         "conflicts dropped": settled.conflicts_dropped,
         "below the least confidence": int((~sure).sum()),
         "near duplicates": int(repeated.sum()),
-        "simulated, of held-out prompts": int(dropped.sum()),
+        "simulated, of held-out prompts": int((dropped | leaking & simulated).sum()),
+        "of prompts held out in another group": int((leaking & ~simulated).sum()),
         **skipped,
     }
-    split = {"train": ~held_out, "held_out": held_out & ~simulated}
+    split = {"train": ~held_out & ~leaking, "held_out": judged}
     _require_pairs(counts, split, config, simulated=bool(simulated.any()))
     folder = job.scratch / "dataset"
     folder.mkdir(exist_ok=True)
@@ -152,7 +160,13 @@ def _pairs(job: Job[BuildConfig], readings: list[Reading], skipped: Counter[str]
         yield from feedback.pairs(left, config, skipped)
     path = optional_input(job, "trajectories")
     if path is not None:
-        yield from feedback.simulated_pairs(read_trajectories(path), config)
+        for pair in feedback.simulated_pairs(read_trajectories(path), config):
+            pair.prompt = scrubbed(stored_content(pair.prompt), scrub)
+            pair.chosen, pair.rejected = scrub(pair.chosen), scrub(pair.rejected)
+            if pair.chosen == pair.rejected:
+                skipped["chosen equal to rejected"] += 1
+            else:
+                yield pair
 
 
 def _scrub(job: Job[BuildConfig]) -> Callable[[str], str]:

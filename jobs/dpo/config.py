@@ -240,6 +240,11 @@ class PairEvaluateConfig(EvaluateConfig):
     max_tokens: int = Field(
         default=1024, ge=8, title="Length", description="As in training: longer answers are cut."
     )
+    quantised: bool = Field(
+        default=False,
+        title="Quantised base",
+        description="In 4 bits, as the candidate was trained.",
+    )
     pair_limit: int = Field(
         default=2000, ge=1, title="Pairs", description="Held-out pairs that are scored at most."
     )

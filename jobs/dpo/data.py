@@ -184,7 +184,7 @@ def parse(line: bytes | str, scrub: Callable[[str], str]) -> Pair | Feedback:
         raise ValueError("`confidence` is 0.5 to 1")
     source = str(row.get("source") or "dataset")
     return Pair(
-        _scrubbed(prompt, scrub),
+        scrubbed(prompt, scrub),
         chosen,
         rejected,
         source="simulated" if common["simulated"] else source,
@@ -238,7 +238,7 @@ def _feedback(row: dict[str, Any], common: dict[str, Any], scrub: Callable[[str]
     texts = {name: row.get(name) for name in ("completion", "against", "correction")}
     return Feedback(
         kind=row["kind"],
-        prompt=_scrubbed(prompt, scrub),
+        prompt=scrubbed(prompt, scrub),
         value=row.get("value"),
         is_chat=not isinstance(prompt, str),
         group=str(row.get("group") or ""),
@@ -272,7 +272,8 @@ def _answer(answer: Any, name: str) -> str:
     return answer
 
 
-def _scrubbed(content: str | list[Message], scrub: Callable[[str], str]) -> str:
+def scrubbed(content: str | list[Message], scrub: Callable[[str], str]) -> str:
+    """A prompt without personal data, as a text; messages as JSON."""
     if isinstance(content, str):
         return scrub(content)
     messages = [{**message, "content": scrub(message["content"])} for message in content]

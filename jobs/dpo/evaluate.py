@@ -48,7 +48,7 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     def score_pairs(name: str, policy: Policy) -> None:
         scored[name] = log_probabilities(job, policy, pairs)
 
-    metrics, rows = evaluate(job, prompts[: config.limit], score_pairs)
+    metrics, rows = evaluate(job, prompts[: config.limit], score_pairs, quantised=config.quantised)
     for name in POLICIES:
         scored.setdefault(name, scored["base"])
         if pairs:

@@ -70,7 +70,11 @@ class Fit:
     reasons: tuple[str, ...]
 
     def halved(self) -> "Fit":
-        """The same effective batch in smaller steps. Raises InputError where it is 1 already."""
+        """The same effective batch in smaller steps. Raises InputError where it is 1 already.
+
+        The likelihood that `sft_weight` adds is TRL's mean over a micro-batch's tokens: in smaller
+        ones short answers weigh more, so that it is not quite the same loss.
+        """
         if self.micro_batch == 1:
             raise InputError(
                 "memory ran out with one pair at a time",

@@ -4,10 +4,12 @@
 
 Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out) and `reward` or
 `judge` (the user's file or folder). Sees that the base has what training needs (an end-of-sequence
-token, a chat template where there are chats), that prompts leave room, that LoRA and the champion's
-adapter fit the base, and that the reward or judge gives numbers.
+token, a chat template where there are chats), that prompts leave room, that none is both trained on
+and judged on (case and white space aside), that LoRA and the champion's adapter fit the base, and
+that the reward or judge gives numbers.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model_state_dict
@@ -15,11 +17,12 @@ from safetensors import safe_open
 
 from infra.errors import InputError
 from jobs.dpo.config import PreflightConfig
+from jobs.dpo.data import normalised
 from jobs.dpo.fit import fit, machine, shape_of
 from jobs.dpo.judge import Judge
 from jobs.dpo.pairs import fitting, fitting_prompts, limit_of, load
 from jobs.dpo.train import require_special_tokens
-from jobs.ppo.data import read_prompts
+from jobs.ppo.data import Prompt, read_prompts
 from jobs.ppo.inputs import base_identity, optional_input
 from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adapter
 from jobs.ppo.reward import load_reward
@@ -35,9 +38,10 @@ def program(job: Job[PreflightConfig]) -> Outcome:
     policy = load_base(config, optional_input(job, "base"), weights=False)
     require_special_tokens(policy)
     stored = load(job.input("dataset") / "train.parquet", job.scratch / "cache")
+    prompts = read_prompts(_prompts(job), "--held-out")
+    _check_apart(stored["prompt"], prompts)
     stored = stored.select(range(min(MOST_PAIRS, len(stored))))
     pairs = fitting(stored, policy, config.max_tokens)
-    prompts = read_prompts(_prompts(job), "--held-out")
     judged = fitting_prompts(prompts, policy, config.max_new_tokens)
     tried = judged[:TRIED_PROMPTS]
     for text in ("", "nonsense", '{"a": 1}'):
@@ -67,6 +71,18 @@ def program(job: Job[PreflightConfig]) -> Outcome:
 
 def _prompts(job: Job[PreflightConfig]) -> Path:
     return optional_input(job, "prompts") or job.input("dataset") / "prompts.jsonl"
+
+
+def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
+    """Raises InputError where a held-out prompt is also one of the pairs that are trained on."""
+    judged = {normalised(prompt.text): prompt.line for prompt in held_out}
+    lines = sorted({judged[text] for text in map(normalised, trained) if text in judged})
+    if lines:
+        raise InputError(
+            f"{len(lines)} held-out prompts are trained on, the first is that of line {lines[0]}",
+            "Remove them from --held-out or from the pairs, or make a dataset of before anew: a "
+            "policy is not judged on what it trained.",
+        )
 
 
 def _check_adapter(policy: Policy, folder: Path) -> None:

@@ -53,6 +53,8 @@ LOGGED = {
 """TRL's names → ours."""
 SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}
 """Losses of TRL that know a label smoothing."""
+SORTING = {"aot", "aot_unpaired"}
+"""Losses of TRL that compare the sorted margins of a micro-batch."""
 WEIGHT_OF_CORRECTIONS = 10.0
 LEAST_SMOOTHING, MOST_SMOOTHING = 1e-3, 0.4
 FIT = "fit.json"
@@ -62,6 +64,7 @@ OUT_OF_MEMORY = "out-of-memory"
 def program(job: Job[DPOConfig]) -> Outcome:
     plan = planned(job)
     while True:
+        require_whole_batch(job.config, plan)
         for reason in plan.reasons:
             print(f"fit: {reason}", flush=True)
         job.progress(0, 0, "; ".join(plan.reasons), micro_batch=float(plan.micro_batch))
@@ -87,6 +90,17 @@ def program(job: Job[DPOConfig]) -> Outcome:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def require_whole_batch(config: DPOConfig, plan: Fit) -> None:
+    """Raises InputError for a loss over sorted batches where a micro-batch is only part of one."""
+    if config.loss in SORTING and plan.micro_batch != config.effective_batch:
+        raise InputError(
+            f"--loss {config.loss} sorts a whole batch, of which {plan.micro_batch} pairs of "
+            f"{config.effective_batch} are on a GPU at a time",
+            f"Lower --effective-batch to {plan.micro_batch} on one GPU, set --max-tokens lower, or "
+            "take another --loss.",
+        )
 
 
 def planned(job: Job[DPOConfig]) -> Fit:

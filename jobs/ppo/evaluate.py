@@ -15,6 +15,7 @@ exact at each state of the candidate's own answer. Metrics: the means of all the
 policy's perplexity.
 """
 
+import gc
 import json
 import math
 from collections.abc import Callable
@@ -46,9 +47,14 @@ def program(job: Job[EvaluateConfig]) -> Outcome:
 
 
 def evaluate(
-    job: Job[Any], prompts: list[Prompt], also: Also = lambda _name, _policy: None
+    job: Job[Any],
+    prompts: list[Prompt],
+    also: Also = lambda _name, _policy: None,
+    *,
+    quantised: bool = False,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """(metrics, rows) of all policies; `also` is called with the name of each and the policy."""
+    """(metrics, rows) of all policies, with the base in 4 bits where it is `quantised`; `also` is
+    called with the name of each and the policy, and must not keep it."""
     reward, success = job_reward(job), _success(job)
     folders = {name: optional_input(job, name) for name in POLICIES[1:]}
     for folder in filter(None, folders.values()):
@@ -60,13 +66,15 @@ def evaluate(
     for step, name in enumerate(POLICIES):
         folder = folders.get(name)
         if folder or name == "base":
-            policy = _load(job, folder)
+            policy = _load(job, folder, quantised)
             answers, rows[name] = _answer(job, policy, prompts, reward, success)
             reference = reference or _reference(job, policy, answers)
             metrics[f"{name}_perplexity"] = _perplexity(policy, reference)
             if folder and name == "candidate":
                 kls = _kl_to_base(policy, answers)
             also(name, policy)
+            policy = None  # before the next one is loaded beside it
+            _release()
         else:
             rows[name] = rows["base"]
             metrics[f"{name}_perplexity"] = metrics["base_perplexity"]
@@ -90,8 +98,15 @@ def write_rows(job: Job[Any], rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _load(job: Job[Any], folder: Path | None) -> Policy:
-    policy = load_base(job.config, optional_input(job, "base"))
+def _release() -> None:
+    """Give back the memory of models that nothing names any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _load(job: Job[Any], folder: Path | None, quantised: bool) -> Policy:
+    policy = load_base(job.config, optional_input(job, "base"), quantised=quantised)
     if folder:
         load_candidate(policy, folder)
     policy.value_head = NoValues()

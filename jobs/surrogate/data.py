@@ -18,11 +18,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jobs.surrogate.config import DEGREE_DAYS, INPUTS, OUTPUTS
+from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS
 from jobs.surrogate.designs import complete
 
 PARTS = ("train", "calibrate", "held_out")
 CLIMATES_A_GENERATION = 1_000_000
+IDENTITY = [*(quantity.name for quantity in DESIGN), "latitude", *OUTPUTS]
+"""What makes two observations the same: what is told of the weather is worked out anew with each
+release, or estimated."""
 COLUMNS = [*INPUTS, *OUTPUTS, "part", "climate", "generation", "real"]
 
 
@@ -41,10 +44,11 @@ def from_simulation(path: Path, generation: int, seed: int) -> pd.DataFrame:
 
 
 def from_observations(path: Path, generation: int) -> pd.DataFrame:
-    """Observed designs, each a climate of its own (counted from −1 down); its hash is its part."""
+    """Observed designs, each once and a climate of its own (counted from −1 down); the hash of its
+    IDENTITY is its part."""
     table = complete(pd.read_json(path, lines=True)).reindex(columns=[*INPUTS, *OUTPUTS])
-    told = table.drop(columns=[quantity.name for quantity in DEGREE_DAYS])  # may be estimated
-    fifths = [_fifth(row) for row in told.to_numpy()]
+    table = table.drop_duplicates(IDENTITY, ignore_index=True)
+    fifths = [_fifth(row) for row in table[IDENTITY].to_numpy()]
     part = np.select([np.equal(fifths, 0), np.equal(fifths, 1)], ["calibrate", "held_out"], "train")
     climate = -1 - np.arange(len(table))
     return table.assign(part=part, climate=climate, generation=generation, real=True)[COLUMNS]

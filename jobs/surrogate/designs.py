@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,13 @@ FACTORS = {
 """Units that a column is taken for when its median is out of range by that factor."""
 KELVIN_COLUMNS = ("heating_setpoint", "cooling_setpoint", "mean_temperature")
 FAHRENHEIT_COLUMNS = ("heating_setpoint", "cooling_setpoint")
+DEGREE_DAY_FACTORS = {24: "kelvin-hours", 1.8: "Fahrenheit-days"}
+WORTH_COMPARING, COMPARED_WITHIN = 800.0, 1.15
+"""Degree days from that many a year on are estimated from the swings within some per cent."""
+COMPARED = 256
+"""Rows, at most."""
+ROUNDING = 1.0
+"""K d, of sums that were rounded."""
 MOST_GAINS = 100.0
 """W/m2 that no dwelling and no office has: more are taken for the watts of the whole house."""
 
@@ -156,10 +164,10 @@ def read_lines(text: str, name: str) -> pd.DataFrame:
 
 
 def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The columns INPUTS as floats; DEGREE_DAYS that are no column are estimated.
+    """The columns INPUTS as floats; all DEGREE_DAYS of a row that lacks any are estimated.
 
-    Raises InputError that names the row (from 1) and column for what is missing, no number or
-    negative, and the column for a unit that is wrong by a factor.
+    Raises InputError that names the row (from 1) and column for what is missing, no number,
+    negative or out of order, and the column for a unit that is wrong by a factor.
     """
     optional = [quantity.name for quantity in DEGREE_DAYS]
     missing = [column for column in INPUTS if column not in table and column not in optional]
@@ -170,7 +178,8 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     given = [column for column in INPUTS if column in table]
     numbers = table[given].apply(pd.to_numeric, errors="coerce").astype(float)
-    bad = ~np.isfinite(numbers.to_numpy())
+    untold = table[given].isna().to_numpy() & np.isin(given, optional)
+    bad = ~np.isfinite(numbers.to_numpy()) & ~untold
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise InputError(
@@ -178,6 +187,7 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
             " not a number",
             "Correct or leave out that row.",
         )
+    _check_degree_days(numbers, name)
     numbers = complete(numbers)
     _check_units(numbers, name)
     for quantity in DESIGN + WEATHER:
@@ -196,16 +206,47 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of numbers with all of INPUTS first: DEGREE_DAYS that nobody told are estimated."""
+    """A table of numbers with all of INPUTS first: where one of the DEGREE_DAYS is not told, all
+    are estimated, so that they fit each other."""
     others = [column for column in table if column not in INPUTS]
-    table = table.reindex(columns=[*INPUTS, *others])
-    unknown = table[[quantity.name for quantity in DEGREE_DAYS]].isna().any(axis=1)
+    names = [quantity.name for quantity in DEGREE_DAYS]
+    table = table.reindex(columns=[*INPUTS, *others]).astype(dict.fromkeys(names, float))
+    unknown = table[names].isna().any(axis=1)
     if unknown.any():
-        swings = ("mean_temperature", "seasonal_swing", "daily_swing")
-        known = table.loc[unknown, list(swings)].astype(float)
-        likely = likely_degree_days(*(known[name].to_numpy() for name in swings))
-        table = table.fillna(pd.DataFrame(likely, index=known.index))
+        table.loc[unknown, names] = _likely(table[unknown])[names]
     return table
+
+
+def _likely(table: pd.DataFrame) -> pd.DataFrame:
+    """The DEGREE_DAYS that the swings of each row let expect."""
+    swings = ("mean_temperature", "seasonal_swing", "daily_swing")
+    known = (table[name].to_numpy(float) for name in swings)
+    return pd.DataFrame(likely_degree_days(*known), index=table.index)
+
+
+def _check_degree_days(numbers: pd.DataFrame, name: str) -> None:
+    """Of those that are told: in order, and in kelvin-days."""
+    told = [quantity.name for quantity in DEGREE_DAYS if quantity.name in numbers]
+    for lower, higher in combinations([c for c in told if c.startswith("heating")], 2):
+        wrong = np.flatnonzero(numbers[lower] > numbers[higher] + ROUNDING)
+        if len(wrong):
+            values = numbers[[lower, higher]].iloc[wrong[0]]
+            raise InputError(
+                f"{name}, row {wrong[0] + 1}: {lower} is {values[lower]:g}, more than {higher}, "
+                f"{values[higher]:g}",
+                "Correct or leave out both: the lower the temperature, the fewer its degree days.",
+            )
+    some = numbers.iloc[:: 1 + len(numbers) // COMPARED]  # all would cost a server its speed
+    likely = _likely(some)
+    ratios = (some[told] / likely[told].where(likely[told] >= WORTH_COMPARING)).median()
+    ratios = ratios.dropna()
+    for factor, unit in DEGREE_DAY_FACTORS.items():
+        if len(ratios) and (np.abs(np.log(ratios / factor)) < np.log(COMPARED_WITHIN)).all():
+            raise InputError(
+                f"{name}: {ratios.index[0]} looks like {unit} "
+                f"(median {numbers[ratios.index[0]].median():g})",
+                "Give kelvin-days (K d) of the whole year, or leave degree days out.",
+            )
 
 
 def northern(numbers: pd.DataFrame) -> pd.DataFrame:

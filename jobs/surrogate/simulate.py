@@ -16,7 +16,7 @@ from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import DESIGN, SimulateConfig
 from jobs.surrogate.designs import build, northern, results, sample, sample_climates
-from jobs.surrogate.physics import simulate
+from jobs.surrogate.physics import Loads, simulate
 from jobs.surrogate.weather import read_epw
 
 WARMUP_DAYS = 15
@@ -32,7 +32,7 @@ def program(job: Job[SimulateConfig]) -> Outcome:
     if "weather" in job.spec.inputs:
         climates.append(read_epw(job.input("weather")))
     designs = sample(DESIGN, config.designs, config.seed)
-    parts, worst, first = [], 0.0, 0
+    parts, worst, first = [], 0.0, 0  # the worst of this attempt: each climate is checked at once
     if (saved := job.latest_checkpoint()) is not None:
         first = saved[0]
         parts.append(pd.read_parquet(saved[1] / "simulated.parquet"))
@@ -46,7 +46,7 @@ def program(job: Job[SimulateConfig]) -> Outcome:
                 config.steps_per_hour,
                 WARMUP_DAYS,
             )
-            worst = max(worst, float(np.max(np.abs(loads.imbalance) / loads.turnover)))
+            worst = max(worst, checked_imbalance(loads))
             described = northern(chosen.assign(**describe_weather(weather), climate=number))
             parts.append(pd.concat([described, results(chosen, loads)], axis=1))
         done = number + 1
@@ -55,14 +55,23 @@ def program(job: Job[SimulateConfig]) -> Outcome:
             job.save_checkpoint(done, lambda folder: _save(parts, folder / "simulated.parquet"))
         if job.stopping:
             raise Interrupted
-    if worst > LARGEST_IMBALANCE:
-        raise InputError(
-            f"an hour's energy balance fails by {worst:.1e} of its turnover",
-            "Report the weather file: no simulation of it can be trained on.",
-        )
     path = job.scratch / "simulated.parquet"
     _save(parts, path)
     return Outcome({"designs": float(len(designs)), "imbalance": worst}, {"simulated": path})
+
+
+def checked_imbalance(loads: Loads) -> float:
+    """The largest share of its turnover that an hour's energy balance fails by.
+
+    Raises InputError for too much of it, and for what is no number.
+    """
+    imbalance = float(np.max(np.abs(loads.imbalance) / loads.turnover))
+    if not imbalance <= LARGEST_IMBALANCE:
+        raise InputError(
+            f"an hour's energy balance fails by {imbalance:.1e} of its turnover",
+            "Report the weather file: no simulation of it can be trained on.",
+        )
+    return imbalance
 
 
 def _save(parts: list[pd.DataFrame], path: Path) -> None:

@@ -1,5 +1,7 @@
 """Designs and climates: drawn over their ranges, and bad tables refused with the place."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +39,8 @@ def test_sobol_fills_the_ranges_evenly_and_repeats() -> None:
         assert np.histogram(share, 4, (0, 1))[0].tolist() == [64] * 4
     pd.testing.assert_frame_equal(rows, sample(DESIGN, 256, 3))
     assert not rows.equals(sample(DESIGN, 256, 4))
+    far = 2**40 * 1_000_003  # as the seed of a version may be
+    assert not rows.equals(sample(DESIGN, 256, far)) and sample_climates(2, far)
 
 
 def test_every_drawn_climate_is_inside_what_the_surrogate_is_told() -> None:
@@ -65,10 +69,54 @@ def test_degree_days_that_are_not_told_are_estimated(table: pd.DataFrame) -> Non
     assert (error < 60).all(), "K d a year, of up to 7900"
     pd.testing.assert_frame_equal(check_designs(numbers, "designs"), numbers[list(INPUTS)])
     some = numbers.copy()
-    some.loc[1, names] = np.nan
-    found = complete(some)
-    pd.testing.assert_frame_equal(found.drop(1), numbers.drop(1)[list(INPUTS)])
-    assert found.loc[1, names].tolist() == pytest.approx(guessed.loc[1, names].tolist())
+    some.loc[1, names[2]] = np.nan
+    some.loc[2, names] = np.nan
+    for found in (complete(some), check_designs(some, "designs")):
+        pd.testing.assert_frame_equal(found.drop([1, 2]), numbers.drop([1, 2])[list(INPUTS)])
+        pd.testing.assert_frame_equal(found.loc[[1, 2], names], guessed.loc[[1, 2], names])
+
+
+def test_degree_days_that_some_lines_leave_out_are_estimated(table, tmp_path) -> None:
+    names = [quantity.name for quantity in DEGREE_DAYS]
+    rows = table.drop(columns=names).to_dict("records")
+    guessed = check_designs(pd.DataFrame(rows), "d.csv")
+    told = [rows[0] | dict.fromkeys(names, 5.0), rows[1] | {names[2]: 4000.0}, rows[2]]
+    lines = "".join(json.dumps(row) + "\n" for row in told)
+    pd.DataFrame(told).to_csv(tmp_path / "d.csv", index=False)
+    for given in (read_lines(lines, "d.jsonl"), read_table(tmp_path / "d.csv")):
+        found = check_designs(given, "d")
+        assert found.loc[0, names].tolist() == [5.0] * 4
+        pd.testing.assert_frame_equal(found.loc[1:, names], guessed.loc[1:2, names])
+    with pytest.raises(InputError, match="row 2: heating_degrees_18 is 'much', not a number"):
+        check_designs(pd.DataFrame([told[0], told[1] | {names[2]: "much"}]), "d")
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(24, "kelvin-hours"), (1.8, "Fahrenheit-days")])
+def test_degree_days_in_other_units_are_recognised(table, factor, unit) -> None:
+    names = [quantity.name for quantity in DEGREE_DAYS]
+    climates = pd.DataFrame([describe_weather(weather) for weather in sample_climates(16, 6)])
+    numbers = pd.concat([table] * 4, ignore_index=True).assign(**climates)
+    wrong = numbers.assign(**{name: numbers[name] * factor for name in names})
+    with pytest.raises(InputError, match=f"looks like {unit}"):
+        check_designs(wrong, "d.csv")
+    with pytest.raises(InputError, match=f"heating_degrees_18 looks like {unit}"):
+        check_designs(wrong.drop(columns=["heating_degrees_5", "heating_degrees_12"]), "d.csv")
+    found = 0
+    for row in range(16):
+        check_designs(numbers.iloc[[row]], "d.csv")
+        try:
+            check_designs(wrong.iloc[[row]], "d.csv")
+        except InputError:
+            found += 1
+    assert found >= 12, "single ones too, where there are enough of them"
+
+
+def test_degree_days_out_of_order_are_refused(table) -> None:
+    table["heating_degrees_12"] = table["heating_degrees_18"] + 0.5  # rounded
+    check_designs(table, "d.csv")
+    table.loc[2, "heating_degrees_5"] = table.loc[2, "heating_degrees_18"] + 2
+    with pytest.raises(InputError, match=r"row 3: heating_degrees_5 is .*, more than heating"):
+        check_designs(table, "d.csv")
 
 
 def test_every_corner_of_the_ranges_can_be_built_and_its_balance_closes() -> None:

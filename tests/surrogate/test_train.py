@@ -13,9 +13,10 @@ import torch
 from scipy.stats import norm
 
 from infra.errors import InputError
-from jobs.runtime import Interrupted
+from jobs.runtime import Interrupted, Job
 from jobs.surrogate import data, distil, drift, evaluate, export, predict, simulate, train
 from jobs.surrogate.config import (
+    DEGREE_DAYS,
     DESIGN,
     INPUTS,
     OUTPUTS,
@@ -160,6 +161,19 @@ def test_observations_keep_their_part_and_weigh_their_share(simulated, tmp_path)
     assert data.weights(table, 0)[table["real"]].sum() == 0
     assert (data.weights(table[~table["real"]], 0.7) == 1).all()
     assert data.to_data(real).y[:, -1].isnan().all(), "nobody measured it"
+
+
+def test_the_same_observation_told_with_other_weather_is_one(tmp_path) -> None:
+    path = observed(tmp_path, 50)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    again = [row | {"north_radiation": row["north_radiation"] * (1 + 1e-12)} for row in rows]
+    degrees = [quantity.name for quantity in DEGREE_DAYS]
+    before = [{name: v for name, v in row.items() if name not in degrees} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in before + again))
+    real = data.from_observations(path, 0)
+    assert len(real) == 50 and real["climate"].tolist() == [-1 - n for n in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in again))
+    assert data.from_observations(path, 1)["part"].tolist() == real["part"].tolist()
 
 
 def test_what_is_remembered_is_bounded_and_has_what_drift_is_told_by(simulated, tmp_path) -> None:
@@ -349,3 +363,23 @@ def test_simulation_job_writes_designs_with_results_and_resumes(run_job) -> None
     assert len(table) == 6 and set(table["climate"]) == {0, 1, 2}
     assert set(INPUTS + OUTPUTS) <= set(table) and not table.isna().any().any()
     assert outcome.metrics["imbalance"] < 1e-3
+
+
+@pytest.mark.parametrize("spoilt", [2e-3, float("nan")])
+def test_a_climate_whose_balance_fails_is_never_saved(run_job, monkeypatch, spoilt) -> None:
+    whole = simulate.simulate
+
+    def broken(*given):
+        loads = whole(*given)
+        loads.imbalance.flat[5] = spoilt * loads.turnover.flat[5]
+        return loads
+
+    monkeypatch.setattr(simulate, "simulate", broken)
+    monkeypatch.setattr(simulate, "SAVED_EVERY", 1)
+    config = {"designs": 2, "climates": 2, "seed": 2}
+    run = (simulate.program, SimulateConfig, "surrogate.simulate")
+    saved = []
+    monkeypatch.setattr(Job, "save_checkpoint", lambda *_: saved.append(1))
+    with pytest.raises(InputError, match="energy balance fails"):
+        run_job(*run, config)
+    assert not saved

@@ -1,6 +1,7 @@
 """The dataset: votes settled, near duplicates gone, nothing in both splits, everything counted."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from infra.errors import InputError
 from jobs.dpo import build
 from jobs.dpo.config import BuildConfig
-from jobs.dpo.data import Pair
+from jobs.dpo.data import Pair, normalised
 from jobs.dpo.duplicates import near_duplicates, settle, vote_of
 from jobs.ppo.data import Trajectory, write_trajectories
 
@@ -92,20 +93,54 @@ def test_groups_are_held_out_whole(dataset):
     assert groups[0] and groups[1] and not groups[0] & groups[1]
 
 
-def test_simulated_pairs_are_never_held_out(dataset, tmp_path):
-    answers = [
+def answers(prompts: Iterable[str]) -> list[Trajectory]:
+    """A good and a poor answer to each prompt."""
+    return [
         Trajectory(
-            prompt=f"prompt {n}",
+            prompt=prompt,
             completion=text,
             prompt_token_ids=[1],
             completion_token_ids=[2],
             logprobs=[-1.0],
             reward=reward,
         )
-        for n in range(300)
-        for text, reward in (("perfect", 1.0), ("poor", 0.0))
+        for prompt in prompts
+        for text, reward in (("perfect, says Jo", 1.0), ("poor", 0.0))
     ]
-    write_trajectories(tmp_path / "sampled.jsonl.gz", answers)
+
+
+def test_a_prompt_that_a_group_holds_out_is_not_trained_on_without_the_group(dataset, tmp_path):
+    rows = [row(n, group=f"debate {n % 7}") for n in range(100)]
+    rows += [row(n, "GOOD again", "BAD again") | {"prompt": f"Prompt  {n}"} for n in range(100)]
+    path = tmp_path / "sampled.jsonl.gz"
+    write_trajectories(path, answers(f"prompt {n}" for n in range(100)))
+    card, splits, _ = dataset(rows, {"held_out_share": 0.3}, trajectories=path)
+    trained, held_out = (
+        {normalised(r["prompt"]) for r in splits[name]} for name in ("train", "held_out")
+    )
+    assert trained and held_out and not trained & held_out
+    assert card["left_out"]["of prompts held out in another group"] > 5
+    assert card["left_out"]["simulated, of held-out prompts"] == len(held_out)
+    left_out = sum(count for name, count in card["left_out"].items() if name != "read")
+    assert left_out + len(splits["train"]) + len(splits["held_out"]) == 300
+
+
+def test_simulated_pairs_are_scrubbed_too(dataset, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def hide(text): return text.replace('Jo', 'someone')")
+    chats = [json.dumps([{"role": "user", "content": f"Jo {n}"}]) for n in range(20)]
+    for name, prompts in (("texts", [f"Jo {n}" for n in range(20)]), ("chats", chats)):
+        path = tmp_path / f"{name}.jsonl.gz"
+        write_trajectories(path, answers(prompts))
+        _, splits, _ = dataset([], {"scrub": "mine.py:hide"}, trajectories=path, scrub=mine)
+        assert splits["train"]
+        for found in splits["train"]:
+            assert "someone" in found["prompt"] and "someone" in found["chosen"]
+            assert "Jo" not in found["prompt"] + found["chosen"] + found["rejected"]
+
+
+def test_simulated_pairs_are_never_held_out(dataset, tmp_path):
+    write_trajectories(tmp_path / "sampled.jsonl.gz", answers(f"prompt {n}" for n in range(300)))
     rows = [row(n) for n in range(0, 300, 3)]
     card, splits, _ = dataset(rows, trajectories=tmp_path / "sampled.jsonl.gz")
     assert card["left_out"]["simulated, of held-out prompts"] > 10

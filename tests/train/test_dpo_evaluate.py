@@ -115,7 +115,7 @@ def test_a_reward_model_of_the_pairs_ranks_answers(run_job, files):
     assert metrics["candidate_reward"] != metrics["base_reward"]
 
 
-def test_preflight_finds_what_would_fail_later(run_job, files, tmp_path):
+def test_preflight_finds_what_would_fail_later(run_job, files, tmp_path, write_lines):
     run = (preflight.program, PreflightConfig, "dpo.preflight")
     config = {**TRAINING, "max_new_tokens": 8, "reward": "vowels.py:share"}
     inputs = {name: files[name] for name in ("base", "dataset", "reward")}
@@ -130,6 +130,13 @@ def test_preflight_finds_what_would_fail_later(run_job, files, tmp_path):
         run_job(*run, {**config, "lora_targets": "no_such"}, **inputs)
     with pytest.raises(InputError, match="--reward"):
         run_job(*run, {**config, "reward": "vowels.py:no_such"}, **inputs)
+    apart = [{"prompt": f"tell {n}", "wanted": "e"} for n in range(9)]
+    held_out = write_lines("apart.jsonl", apart)
+    _, outcome = run_job(*run, config, **inputs, prompts=held_out)
+    assert outcome.metrics["held_out_prompts"] == 9
+    shared = [*apart, *({"prompt": f"SAY  {n}", "wanted": "e"} for n in range(100))]
+    with pytest.raises(InputError, match=r"held-out prompts are trained on, .* line 1[0-9]"):
+        run_job(*run, config, **inputs, prompts=write_lines("shared.jsonl", shared))
 
     other = tmp_path / "other"
     for path in files["candidate"].rglob("*"):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from infra.errors import InputError
 from jobs.dpo import fit as fitting
+from jobs.dpo import train
 from jobs.dpo.config import DPOConfig
 from jobs.dpo.fit import Fit, Machine, Shape, fit
 
@@ -88,3 +89,15 @@ def test_this_machine_is_measured():
     found = fitting.machine()
     assert found.free > 0 and found.devices >= 1
     assert (found.kind == "cpu") == (not torch.cuda.is_available())
+
+
+@pytest.mark.parametrize("loss", ["aot", "aot_unpaired"])
+def test_losses_over_sorted_batches_are_refused_where_the_batch_is_divided(loss):
+    config = DPOConfig.model_validate({"loss": loss})
+    whole = plan(free=80, shape=SMALL, loss=loss)
+    train.require_whole_batch(config, whole)
+    divided = (whole.halved(), plan(shape=SMALL, devices=2, loss=loss))
+    for part in divided:
+        with pytest.raises(InputError, match=f"--loss {loss} sorts .* 8 pairs of 16"):
+            train.require_whole_batch(config, part)
+        train.require_whole_batch(DPOConfig.model_validate({}), part)

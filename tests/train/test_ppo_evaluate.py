@@ -1,6 +1,7 @@
 """What the gate judges by: rows and metrics of candidate, champion and base."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from infra.errors import InputError
 from jobs.ppo import evaluate, train
 from jobs.ppo.config import EvaluateConfig, PPOConfig
+from jobs.ppo.data import read_prompts
 
 CONFIG = {"reward": "vowels.py:share", "max_new_tokens": 12, "success": "success.py:solved"}
 
@@ -99,3 +101,26 @@ def test_sampled_decoding_is_fixed_by_its_seed(run_job, files):
     first, _ = judge(run_job, files, temperature=1.0, seed=1)
     assert judge(run_job, files, temperature=1.0, seed=1)[0] == first
     assert judge(run_job, files, temperature=1.0, seed=2)[0] != first
+
+
+def test_policies_are_in_memory_one_at_a_time_and_with_the_base_that_was_asked_for(
+    run_job, files, monkeypatch
+):
+    alive: list[weakref.ref] = []
+    load = evaluate.load_base
+
+    def loading(*given, quantised):
+        assert quantised is True and not any(reference() for reference in alive)
+        policy = load(*given)
+        alive.append(weakref.ref(policy.model))
+        return policy
+
+    monkeypatch.setattr(evaluate, "load_base", loading)
+
+    def program(job):
+        prompts = read_prompts(job.input("prompts"))
+        return evaluate.evaluate(job, prompts[:2], quantised=True)
+
+    files["champion"] = files["candidate"]
+    run_job(program, EvaluateConfig, "ppo.evaluate", CONFIG, **files)
+    assert len(alive) == 3

@@ -61,6 +61,15 @@ def test_each_guardrail_can_refuse_a_better_candidate(changed, kl, named) -> Non
     assert named in next(check.name for check in result.checks if not check.passed)
 
 
+@pytest.mark.parametrize(("prompts", "promoted"), [(1, False), (7, False), (8, True)])
+def test_a_gain_on_a_few_prompts_is_no_sure_one(prompts, promoted) -> None:
+    result = verdict([0.6, 0.7] * (prompts // 2) + [0.8] * (prompts % 2), [0.5] * prompts)
+    assert result.confidence_interval[0] > 0
+    assert result.promote == promoted
+    told = f"{prompts} held-out prompts are too few"
+    assert (told in result.reason and "--held-out" in result.reason) != promoted
+
+
 def test_minimum_gain_must_be_exceeded_surely() -> None:
     better, champion = rewards(0.7, 1), rewards(0.3, 2)
     assert verdict(better, champion, gate=Gate(minimum_gain=0.1)).promote

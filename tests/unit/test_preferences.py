@@ -25,7 +25,9 @@ from jobs.dpo.data import (
 from jobs.dpo.feedback import pairs, simulated_pairs
 from jobs.dpo.scrub import scrub
 from jobs.ppo.data import Trajectory
+from tasks.dpo import judge_resources
 from tasks.dpo_parameters import DPOTrainingParameters, PreferenceParameters
+from tasks.ppo import resources
 from tasks.ppo_parameters import NightlyPPOParameters
 from tasks.preferences import given_dataset
 
@@ -283,3 +285,11 @@ def test_no_line_breaks_the_reader(line: bytes) -> None:
 def test_normalising_is_idempotent_and_blind_to_white_space(text: str, more: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
     assert normalised(f"  {text}\n\t{more} ") == normalised(f"{text} {more}")
+
+
+def test_a_judge_learns_on_one_gpu_at_most_and_the_policy_on_all() -> None:
+    asked = {"dataset": "pairs.jsonl", "model": "me/mine", "target": "sky"}
+    for gpus, judge, policy in ((None, {}, {}), ("H100:4", {"H100": 1}, {"H100": 4})):
+        parameters = DPOTrainingParameters.model_validate(asked | {"accelerators": gpus})
+        assert judge_resources(parameters).accelerators == judge
+        assert resources(parameters).accelerators == policy

@@ -49,6 +49,13 @@ def test_a_surely_better_candidate_is_promoted_and_a_first_one_beats_the_handboo
     assert not verdict(rows(0.32, 0.01), {}, has_champion=False).promote
 
 
+def test_a_gain_in_a_few_climates_is_no_sure_one() -> None:
+    result = verdict(rows(0.05, 0.10, climates=7), {})
+    assert result.confidence_interval[0] > 0 and not result.promote
+    assert "7 held-out climates are too few" in result.reason and "--climates" in result.reason
+    assert verdict(rows(0.05, 0.10, climates=8), {}).promote
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
