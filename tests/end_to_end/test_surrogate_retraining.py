@@ -23,7 +23,7 @@ from tests.users import User, reachable_folder
 
 pytestmark = pytest.mark.timeout(900)
 
-RETRAINING = "run surrogate-retraining --name mine --preset surrogate-test --climates 40".split()
+RETRAINING = "run surrogate-retraining --name mine --preset surrogate-test".split()
 MIDDLE = {q.name: (q.low + q.high) / 2 for q in DESIGN + WEATHER}
 
 
