@@ -26,7 +26,7 @@ from rich.table import Table
 from deployments import gateway
 from deployments.catalogue import flow_names
 from deployments.services import POOL, Worker
-from infra import database, keeper, ledger, objects, prefect_server
+from infra import database, hooks, keeper, ledger, objects, prefect_server
 from infra.compute import environments, local
 from infra.errors import (
     EnvironmentBuildError,
@@ -191,7 +191,10 @@ def check_notifications() -> Found:
 
 
 def check_gateway() -> Found:
-    """The webhook gateway of `nightshift up`."""
+    """The webhook gateway of `nightshift up`, and the hooks, whose secrets our key must open."""
+    if _database_runs() and (wrong := hooks.read(database.pool())[1]):
+        why = next(iter(wrong.values()))
+        return missing(f"{', '.join(wrong)}: {why.message}", why.remedy)
     address = keeper.told(gateway.Gateway(settings().home / "gateway"))
     if not address:
         return missing("it does not run", "`nightshift up` runs it; only webhooks need it.")

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from uuid import UUID
@@ -34,6 +34,7 @@ from infra import database, hooks
 from infra.hooks import Hook, deliveries, secrets
 from infra.hooks.deliveries import AsyncPool, Delivery
 
+log = logging.getLogger("nightshift")
 audit = logging.getLogger("nightshift.audit")
 
 HOOK = re.compile(r"/hooks/([^/]+)(?:/([^/]+))?")
@@ -83,6 +84,7 @@ class Gateway:
         self.pool = pool
         self.writer = Writer(pool)
         self.hooks: dict[str, Hook] = {}
+        self.unreadable: Set[str] = set()
         self.tokens: dict[str, tuple[float, float]] = {}
         self.nobody = Hook(name="nobody", flows=["none"], secret=secrets.fresh())  # pyright: ignore
         self.models = {name: parameter_model(name) for name in flow_names()}
@@ -90,7 +92,11 @@ class Gateway:
     async def read_hooks(self) -> None:
         async with self.pool.connection() as connection:
             cursor = await connection.execute(f"SELECT {hooks.COLUMNS} FROM hooks".encode())  # noqa: S608
-            self.hooks = {row["name"]: hooks.from_row(row) for row in await cursor.fetchall()}
+            found, wrong = hooks.readable(await cursor.fetchall())
+        self.hooks = {hook.name: hook for hook in found}
+        for name in wrong.keys() - self.unreadable:
+            log.error("the hook %s takes nothing: %s", name, wrong[name])
+        self.unreadable = wrong.keys()
 
     async def keep_hooks_fresh(self) -> None:
         while True:
@@ -142,7 +148,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _end_with(task: "asyncio.Task[None]") -> None:
     """A gateway without its writer or dispatcher is worse than none: the keeper starts another."""
     if not task.cancelled():
-        logging.getLogger("nightshift").critical("the gateway ends", exc_info=task.exception())
+        log.critical("the gateway ends", exc_info=task.exception())
         os._exit(1)
 
 
