@@ -38,6 +38,8 @@ log = logging.getLogger("nightshift")
 audit = logging.getLogger("nightshift.audit")
 
 HOOK = re.compile(r"/hooks/([^/]+)(?:/([^/]+))?")
+LOGGED = 64
+"""Characters of a hook's name; hooks have at most 63."""
 BODY_LIMIT = 1_000_000
 BODY_SECONDS = 10
 BATCH = 256
@@ -55,7 +57,7 @@ class Writer:
         )
 
     async def store(self, delivery: Delivery) -> UUID:
-        """Its id once it is on disk. Raises QueueFull, psycopg.Error, PoolTimeout."""
+        """Its id once it is on disk. Raises AnotherFlow, QueueFull, psycopg.Error, PoolTimeout."""
         answer: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
         self.waiting.put_nowait((delivery, answer))
         return await answer
@@ -73,8 +75,12 @@ class Writer:
                         answer.set_exception(error)
             else:
                 for (_, answer), id_ in zip(batch, ids, strict=True):
-                    if not answer.done():
+                    if answer.done():
+                        continue
+                    if isinstance(id_, UUID):
                         answer.set_result(id_)
+                    else:
+                        answer.set_exception(id_)
 
 
 class Gateway:
@@ -254,6 +260,8 @@ async def _accept(
     delivery = Delivery(hook.name, event.key, flow, body, given, hook.debounce)
     try:
         id_ = await gateway.writer.store(delivery)
+    except deliveries.AnotherFlow as error:
+        return problem(400, str(error), field="flow")
     except asyncio.QueueFull:
         return problem(503, "too many deliveries wait", retry_after=1)
     except (psycopg.Error, PoolTimeout):
@@ -284,6 +292,6 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _refuse(scope: Scope, hook: str, reason: str) -> None:
-    """A line of the audit log. What came from outside is quoted as JSON."""
+    """A line of the audit log. What came from outside is cut, and quoted as JSON."""
     address = scope["client"][0] if scope["client"] else ""
-    audit.warning(json.dumps({"refused": hook, "from": address, "because": reason}))
+    audit.warning(json.dumps({"refused": hook[:LOGGED], "from": address, "because": reason}))
