@@ -155,10 +155,7 @@ def check_prefect() -> Found:
         version = prefect_server.ask("admin/version")
         there = {one["name"] for one in prefect_server.ask("deployments/filter", {})}
     except OSError as error:
-        raise ServiceUnavailable(
-            f"the Prefect server at {api} does not answer: {error}",
-            "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING.",
-        ) from None
+        raise prefect_server.unanswered(error) from None
     ours = importlib.metadata.version("prefect")
     if version.split(".")[:2] != ours.split(".")[:2]:
         raise ServiceUnavailable(
@@ -187,6 +184,8 @@ def check_notifications() -> Found:
                 f"NIGHTSHIFT_NOTIFICATIONS: the Prefect server has no block {block}",
                 "Make it in the Prefect UI under Blocks, then `nightshift up` again.",
             )
+        except OSError as error:
+            raise prefect_server.unanswered(error) from None
     return ok(", ".join(settings().notifications))
 
 
