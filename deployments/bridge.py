@@ -147,10 +147,15 @@ def receive(pool: Pool, topic: str, payload: bytes) -> None:
             raise InputError("no setting says what this topic is")
         storable(content)
         messages.keep(pool, topic, payload, identity=_identity(content))
+    except UNANSWERED:
+        raise
     except (InputError, Malformed) as error:
         reason = error.message if isinstance(error, InputError) else str(error)
         if messages.keep(pool, topic, payload, reason):
             log.warning("refused a message on %r: %s", topic, reason)
+    except Exception as error:  # the broker would send it again, to a process that ends by it
+        log.exception("a message on %r cannot be taken", topic)
+        messages.keep(pool, topic, payload, f"{type(error).__name__}: {error}")
 
 
 def _identity(content: Any) -> str | None:
@@ -177,7 +182,7 @@ def _tell_or_die(pool: Pool) -> None:
             while True:
                 try:
                     busy = tell(pool, client)
-                except (*UNANSWERED, httpx.HTTPError, OSError) as error:
+                except (*UNANSWERED, httpx.HTTPError, OSError, ValueError) as error:
                     log.warning("events wait: %s %s", type(error).__name__, error)
                     busy = False
                 time.sleep(0 if busy else PAUSE_SECONDS)
@@ -194,20 +199,34 @@ def tell(pool: Pool, client: SyncPrefectClient) -> bool:
     rows = messages.waiting(pool, AT_ONCE)
     done = 0
     for row in rows:
-        event = Event(
-            id=row["id"],
-            occurred=row["received_at"],
-            event=EVENT,
-            resource=Resource({"prefect.resource.id": f"nightshift.mqtt.{row['topic']}"}),
-            payload={"topic": row["topic"], "data": json.loads(row["payload"])},
-        )
         try:
-            client.request("POST", "/events", json=[event.model_dump(mode="json")])
+            event = _event(row)
+        except (ValueError, RecursionError) as error:
+            messages.failed(pool, row["id"], f"no event can be made of it: {error}", for_ever=True)
+            continue
+        try:
+            answer = client.request("POST", "/events", json=[event])
         except PrefectHTTPStatusError as error:
             code = error.response.status_code
             said = f"Prefect answers {code}: {error.response.text[:500]}"
             messages.failed(pool, row["id"], said, code < 500 and code not in TRANSIENT)
         else:
+            if answer.content:  # a proxy's page, e.g. for a login: Prefect answers 204
+                said = f"what answers is not Prefect: {answer.status_code} {answer.text[:500]}"
+                messages.failed(pool, row["id"], said, for_ever=False)
+                continue
             messages.told(pool, row["id"])
             done += 1
     return done == AT_ONCE
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    """What Prefect is told of a row. Raises ValueError, RecursionError."""
+    event = Event(
+        id=row["id"],
+        occurred=row["received_at"],
+        event=EVENT,
+        resource=Resource({"prefect.resource.id": f"nightshift.mqtt.{row['topic']}"}),
+        payload={"topic": row["topic"], "data": json.loads(row["payload"])},
+    )
+    return event.model_dump(mode="json")

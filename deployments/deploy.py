@@ -3,14 +3,20 @@
     python -m deployments.deploy
 
 Schedules are the server's once a deployment is there: `prefect deploy` alone would turn off what
-somebody turned on in the UI, and remove what they added.
+somebody turned on in the UI, and remove what they added. They lie in
+HOME/prefect/schedules.json meanwhile, so that one that ends in the middle loses none: the next one
+puts them back.
 """
 
+import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+from deployments.catalogue import flow_names
 from infra import keeper, prefect_server
 from infra.errors import NightshiftError
 from infra.settings import REPOSITORY, settings
@@ -20,7 +26,7 @@ SECONDS = 180
 
 def main() -> None:
     prefect_server.find()
-    before = {one["name"]: one for one in prefect_server.ask("deployments/filter", {})}
+    before = _remember()
     deploying = subprocess.Popen(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=REPOSITORY,
@@ -33,23 +39,59 @@ def main() -> None:
     from prefect.client.orchestration import get_client
 
     from deployments import automations
-    from deployments.catalogue import flow_names
 
-    try:
-        out, _ = deploying.communicate(timeout=SECONDS)
-    finally:
-        deploying.kill()
-    if deploying.returncode:
-        sys.exit(out.strip()[-800:])
     with get_client(sync_client=True) as client:
+        try:
+            out, _ = deploying.communicate(timeout=SECONDS)
+        finally:
+            deploying.kill()
+            deploying.wait()
+            _restore(client, before)
+        if deploying.returncode:
+            sys.exit(out.strip()[-800:])
         flows = {name: client.read_deployment_by_name(f"{name}/{name}").id for name in flow_names()}
-        for name, id_ in flows.items():
-            if name in before:
-                content = {"schedules": [_schedule(one) for one in before[name]["schedules"]]}
-                client.request("PATCH", "/deployments/{id}", path_params={"id": id_}, json=content)
         blocks = [_block(client, given) for given in settings().notifications]
         found = [block for block in blocks if block is not None]
         automations.apply(client, automations.automations(flows, found))
+
+
+def _file() -> Path:
+    return settings().home / "prefect" / "schedules.json"
+
+
+def _remember() -> dict[str, list[Any]]:
+    """Schedules by id of deployment, kept until `_restore`: as they are now, or as they were before
+    a deploying that did not come to its end."""
+    try:
+        there = prefect_server.ask("deployments/filter", {})
+    except OSError as error:
+        raise prefect_server.unanswered(error) from None
+    names = flow_names()
+    before = {
+        one["id"]: [_schedule(each) for each in one["schedules"]]
+        for one in there
+        if one["name"] in names
+    }
+    if _file().is_file():
+        before |= json.loads(_file().read_text())
+    whole = _file().with_suffix(f".{os.getpid()}")
+    whole.write_text(json.dumps(before))
+    whole.replace(_file())
+    return before
+
+
+def _restore(client: Any, before: dict[str, list[Any]]) -> None:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    for id_, schedules in before.items():
+        try:
+            client.request(
+                "PATCH", "/deployments/{id}", path_params={"id": id_}, json={"schedules": schedules}
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != 404:  # somebody has deleted it, or of another server
+                raise
+    _file().unlink(missing_ok=True)
 
 
 def _schedule(stored: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ async def _start(pool: AsyncPool, client: PrefectClient, run: dict[str, Any]) ->
     except ObjectNotFound:
         message = f"no deployment {run['flow']}/{run['flow']}: `nightshift up` makes it"
         await deliveries.again(pool, run["id"], run["attempts"], message)
-    except (httpx.HTTPError, OSError, RuntimeError) as error:
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:  # no JSON: a proxy's page
         message = f"Prefect does not answer: {type(error).__name__} {error}"
         await deliveries.again(pool, run["id"], run["attempts"], message)
     else:

@@ -26,7 +26,7 @@ from rich.table import Table
 from deployments import gateway
 from deployments.catalogue import flow_names
 from deployments.services import POOL, Worker
-from infra import database, keeper, ledger, objects, prefect_server
+from infra import database, hooks, keeper, ledger, objects, prefect_server
 from infra.compute import environments, local
 from infra.errors import (
     EnvironmentBuildError,
@@ -155,10 +155,7 @@ def check_prefect() -> Found:
         version = prefect_server.ask("admin/version")
         there = {one["name"] for one in prefect_server.ask("deployments/filter", {})}
     except OSError as error:
-        raise ServiceUnavailable(
-            f"the Prefect server at {api} does not answer: {error}",
-            "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING.",
-        ) from None
+        raise prefect_server.unanswered(error) from None
     ours = importlib.metadata.version("prefect")
     if version.split(".")[:2] != ours.split(".")[:2]:
         raise ServiceUnavailable(
@@ -187,11 +184,16 @@ def check_notifications() -> Found:
                 f"NIGHTSHIFT_NOTIFICATIONS: the Prefect server has no block {block}",
                 "Make it in the Prefect UI under Blocks, then `nightshift up` again.",
             )
+        except OSError as error:
+            raise prefect_server.unanswered(error) from None
     return ok(", ".join(settings().notifications))
 
 
 def check_gateway() -> Found:
-    """The webhook gateway of `nightshift up`."""
+    """The webhook gateway of `nightshift up`, and the hooks, whose secrets our key must open."""
+    if _database_runs() and (wrong := hooks.read(database.pool())[1]):
+        why = next(iter(wrong.values()))
+        return missing(f"{', '.join(wrong)}: {why.message}", why.remedy)
     address = keeper.told(gateway.Gateway(settings().home / "gateway"))
     if not address:
         return missing("it does not run", "`nightshift up` runs it; only webhooks need it.")

@@ -13,6 +13,9 @@ from deployments.signatures import Event, Malformed
 from infra.errors import first_fault
 from infra.hooks import Hook
 
+DEEPEST = 100
+"""Levels of nesting; pydantic, which writes Prefect's events, ends at 255."""
+
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 
 
@@ -58,23 +61,28 @@ def _render(mapping: dict[str, str], event: Event) -> dict[str, Any]:
 
 
 def storable(values: Any) -> str:
-    """JSON that PostgreSQL and Prefect can keep: finite numbers, Unicode without a NUL.
+    """JSON that PostgreSQL and Prefect can keep: finite numbers, Unicode without a NUL, and at most
+    DEEPEST levels.
 
     Raises Malformed for what is not.
     """
     try:
         text = json.dumps(values, allow_nan=False, ensure_ascii=False)
         text.encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"cannot be stored: {error}", "data") from None
-    if r"\u0000" in text and _has_nul(values):  # the text of a backslash looks like it
-        raise Malformed("holds a NUL character", "data")
+    # texts of backslashes and brackets look the same, so the values themselves say
+    if r"\u0000" in text or text.count("[") + text.count("{") > DEEPEST:
+        _check(values, DEEPEST)
     return text
 
 
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_nul(part) for pair in value.items() for part in pair)
-    if isinstance(value, list):
-        return any(_has_nul(part) for part in value)
-    return isinstance(value, str) and "\0" in value
+def _check(value: Any, levels: int) -> None:
+    if isinstance(value, dict | list):
+        if levels == 0:
+            raise Malformed(f"is nested deeper than {DEEPEST} levels", "data")
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        for part in parts:
+            _check(part, levels - 1)
+    elif isinstance(value, str) and "\0" in value:
+        raise Malformed("holds a NUL character", "data")

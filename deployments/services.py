@@ -13,10 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from deployments.gateway import Gateway
 from infra import database, keeper, prefect_server
@@ -106,8 +106,11 @@ def start_all() -> dict[str, str]:
     database.pool()
     ui = prefect_server.ensure()
     running = services()
-    with contextlib.suppress(urllib.error.HTTPError):  # 409: it is there
+    try:
         prefect_server.ask("work_pools/", {"name": POOL, "type": "process"})
+    except OSError as error:
+        if not (isinstance(error, HTTPError) and error.code == 409):  # it is there
+            raise prefect_server.unanswered(error) from None
     deploying = subprocess.Popen(
         [sys.executable, "-m", "deployments.deploy"],
         stdin=subprocess.DEVNULL,

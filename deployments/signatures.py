@@ -128,9 +128,14 @@ def _standard(headers: Mapping[str, str], body: bytes) -> Event:
 
 
 def _cloud_event(headers: Mapping[str, str], body: bytes) -> Event:
-    """CloudEvents 1.0 over HTTP, structured or binary; source and id make an event."""
+    """CloudEvents 1.0 over HTTP, structured or binary; source and id make an event.
+
+    Signed ones are structured: in binary mode they are headers, which nobody signs.
+    """
     if headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED:
         event = _object(parsed(body), "body")
+    elif "webhook-signature" in headers:
+        raise Malformed(f"a signed event must be structured: {STRUCTURED}", "content-type")
     else:
         event: dict[str, Any] = {
             name.removeprefix("ce-"): unquote(value)

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from pydantic import BaseModel
@@ -94,6 +94,7 @@ def _create(client: Any, flow: str, parameters: BaseModel) -> Any:
         parameters={"parameters": parameters.model_dump(mode="json", exclude_unset=True)},
         name=template.format(parameters=parameters),
         tags=["submit"],
+        idempotency_key=uuid4().hex,  # a request whose answer was lost is sent again
     )
 
 

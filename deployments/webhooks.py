@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from uuid import UUID
@@ -34,9 +34,12 @@ from infra import database, hooks
 from infra.hooks import Hook, deliveries, secrets
 from infra.hooks.deliveries import AsyncPool, Delivery
 
+log = logging.getLogger("nightshift")
 audit = logging.getLogger("nightshift.audit")
 
 HOOK = re.compile(r"/hooks/([^/]+)(?:/([^/]+))?")
+LOGGED = 64
+"""Characters of a hook's name; hooks have at most 63."""
 BODY_LIMIT = 1_000_000
 BODY_SECONDS = 10
 BATCH = 256
@@ -54,7 +57,7 @@ class Writer:
         )
 
     async def store(self, delivery: Delivery) -> UUID:
-        """Its id once it is on disk. Raises QueueFull, psycopg.Error, PoolTimeout."""
+        """Its id once it is on disk. Raises AnotherFlow, QueueFull, psycopg.Error, PoolTimeout."""
         answer: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
         self.waiting.put_nowait((delivery, answer))
         return await answer
@@ -72,8 +75,12 @@ class Writer:
                         answer.set_exception(error)
             else:
                 for (_, answer), id_ in zip(batch, ids, strict=True):
-                    if not answer.done():
+                    if answer.done():
+                        continue
+                    if isinstance(id_, UUID):
                         answer.set_result(id_)
+                    else:
+                        answer.set_exception(id_)
 
 
 class Gateway:
@@ -83,6 +90,7 @@ class Gateway:
         self.pool = pool
         self.writer = Writer(pool)
         self.hooks: dict[str, Hook] = {}
+        self.unreadable: Set[str] = set()
         self.tokens: dict[str, tuple[float, float]] = {}
         self.nobody = Hook(name="nobody", flows=["none"], secret=secrets.fresh())  # pyright: ignore
         self.models = {name: parameter_model(name) for name in flow_names()}
@@ -90,7 +98,11 @@ class Gateway:
     async def read_hooks(self) -> None:
         async with self.pool.connection() as connection:
             cursor = await connection.execute(f"SELECT {hooks.COLUMNS} FROM hooks".encode())  # noqa: S608
-            self.hooks = {row["name"]: hooks.from_row(row) for row in await cursor.fetchall()}
+            found, wrong = hooks.readable(await cursor.fetchall())
+        self.hooks = {hook.name: hook for hook in found}
+        for name in wrong.keys() - self.unreadable:
+            log.error("the hook %s takes nothing: %s", name, wrong[name])
+        self.unreadable = wrong.keys()
 
     async def keep_hooks_fresh(self) -> None:
         while True:
@@ -142,7 +154,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _end_with(task: "asyncio.Task[None]") -> None:
     """A gateway without its writer or dispatcher is worse than none: the keeper starts another."""
     if not task.cancelled():
-        logging.getLogger("nightshift").critical("the gateway ends", exc_info=task.exception())
+        log.critical("the gateway ends", exc_info=task.exception())
         os._exit(1)
 
 
@@ -248,6 +260,8 @@ async def _accept(
     delivery = Delivery(hook.name, event.key, flow, body, given, hook.debounce)
     try:
         id_ = await gateway.writer.store(delivery)
+    except deliveries.AnotherFlow as error:
+        return problem(400, str(error), field="flow")
     except asyncio.QueueFull:
         return problem(503, "too many deliveries wait", retry_after=1)
     except (psycopg.Error, PoolTimeout):
@@ -278,6 +292,6 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _refuse(scope: Scope, hook: str, reason: str) -> None:
-    """A line of the audit log. What came from outside is quoted as JSON."""
+    """A line of the audit log. What came from outside is cut, and quoted as JSON."""
     address = scope["client"][0] if scope["client"] else ""
-    audit.warning(json.dumps({"refused": hook, "from": address, "because": reason}))
+    audit.warning(json.dumps({"refused": hook[:LOGGED], "from": address, "because": reason}))

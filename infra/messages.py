@@ -18,6 +18,8 @@ def keep(
 
     Two messages on one topic are the same if their `identity` is, or without one their payload.
     """
+    if error is not None:  # it may quote the message, PostgreSQL keeps neither of these
+        error = error.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     what = b"id " + identity.encode() if identity is not None else b"payload " + payload
     key = hashlib.sha256(topic.encode() + b"\0" + what).hexdigest()
     with pool.connection() as connection:

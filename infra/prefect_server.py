@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from base64 import b64encode
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ class PrefectServer:
                 "PREFECT_HOME": str(self.folder / "home"),
                 "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", "asyncpg"),
                 "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
+                # any web page could otherwise start runs from the browser of who looks at it
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port},"
+                f"http://localhost:{self.port}",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             },
@@ -53,7 +57,7 @@ class PrefectServer:
             with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:  # noqa: S310
                 if json.load(answer) is not True:
                     return None
-        except OSError:
+        except (OSError, HTTPException, ValueError):  # away, or something else has the port
             return None
         return {"api": api, "ui": f"http://127.0.0.1:{self.port}"}
 
@@ -79,7 +83,7 @@ def find() -> str:
 
 def ask(path: str, content: dict[str, Any] | None = None) -> Any:
     """POST `content` to, or GET without it from, the API that PREFECT_API_URL names, without
-    importing Prefect. Raises OSError."""
+    importing Prefect. Raises OSError, also if it is no Prefect server that answers."""
     asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
         f"{os.environ['PREFECT_API_URL']}/{path}",
         data=None if content is None else json.dumps(content).encode(),
@@ -87,8 +91,19 @@ def ask(path: str, content: dict[str, Any] | None = None) -> Any:
     )
     if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
         asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
-    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)
+    except (HTTPException, ValueError) as error:
+        raise OSError(f"what answers is no Prefect server: {error}") from None
+
+
+def unanswered(error: OSError) -> ServiceUnavailable:
+    """What to say where `ask` raised an error."""
+    return ServiceUnavailable(
+        f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer: {error}",
+        "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING.",
+    )
 
 
 def ensure() -> str:

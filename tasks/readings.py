@@ -26,6 +26,8 @@ COLUMNS = [*PLACE, *(q.name for q in DESIGN)]
 BEGUN = "%Y%m%dT%H%M"
 AHEAD = timedelta(days=1)
 """A clock may be so much ahead of ours."""
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""Nobody has measured by the hour before; a clock that was never set may say so."""
 
 _Number: Any = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _measured: dict[str, Any] = {q.name: (_Number | None, None) for q in OBSERVED}
@@ -59,6 +61,8 @@ def take(pool: Pool, model: str, building: str, content: Any) -> None:
         raise InputError(f"time: {content['time']} is no whole hour", "Give hourly means.")
     if time > datetime.now(UTC) + AHEAD:
         raise InputError(f"time: {content['time']} is in the future", "Set the sensor's clock.")
+    if time < EARLIEST:
+        raise InputError(f"time: {content['time']} is before 1970", "Set the sensor's clock.")
     if not measured:
         raise InputError("nothing was measured", "docs/mqtt.md lists what can be.")
     if readings.add(pool, model, building, time.astimezone(UTC), measured):

@@ -1,6 +1,8 @@
 """Hooks: who may start which flows by HTTP, with what, how often and for how much."""
 
+import contextlib
 import getpass
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -10,7 +12,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from infra.database import Pool
-from infra.errors import InputError
+from infra.errors import InputError, SettingsError
 from infra.hooks import secrets
 
 Form = Literal["standard", "github", "cloudevents"]
@@ -47,13 +49,41 @@ class Hook(BaseModel):
 
 
 def from_row(row: dict[str, Any]) -> Hook:
-    """A row of COLUMNS with its secrets decrypted."""
-    names = [name for name in ("secret", "previous_secret") if row[name] is not None]
-    return Hook.model_validate(row | {name: secrets.decrypt(bytes(row[name])) for name in names})
+    """A row of COLUMNS with its secrets decrypted, without a previous one that is of no use.
+
+    Raises SettingsError if the secret was encrypted with another key.
+    """
+    previous = None
+    if row["previous_until"] is not None and datetime.now(UTC) < row["previous_until"]:
+        with contextlib.suppress(SettingsError):
+            previous = secrets.decrypt(bytes(row["previous_secret"]))
+    secret = secrets.decrypt(bytes(row["secret"]))
+    return Hook.model_validate(row | {"secret": secret, "previous_secret": previous})
+
+
+def readable(rows: Iterable[dict[str, Any]]) -> tuple[list[Hook], dict[str, SettingsError]]:
+    """The hooks of these rows of COLUMNS, and by name why others cannot be decrypted."""
+    found, wrong = [], {}
+    for row in rows:
+        try:
+            found.append(from_row(row))
+        except SettingsError as error:
+            wrong[row["name"]] = error
+    return found, wrong
+
+
+def read(pool: Pool) -> tuple[list[Hook], dict[str, SettingsError]]:
+    """Every hook, as `readable` tells them."""
+    with pool.connection() as connection:
+        return readable(connection.execute(f"SELECT {COLUMNS} FROM hooks".encode()).fetchall())  # noqa: S608
 
 
 def create(pool: Pool, hook: Hook) -> None:
-    """Store a hook. Raises InputError if there is one of that name."""
+    """Store a hook. Raises InputError if there is one of that name, SettingsError if our key is
+    that of no other hook: then the gateway's is another one, too."""
+    there, wrong = read(pool)
+    if wrong and not there:
+        raise next(iter(wrong.values()))
     try:
         with pool.connection() as connection, connection.transaction():
             connection.execute(

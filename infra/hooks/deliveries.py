@@ -57,6 +57,10 @@ FROM webhook_deliveries delivery JOIN hook_runs run ON run.id = delivery.run
 """
 
 
+class AnotherFlow(Exception):
+    """The same event has started another flow of its hook."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """What came in: `key` makes it the same as another of its hook; `parameters` are JSON."""
@@ -69,8 +73,9 @@ class Delivery:
     debounce: timedelta
 
 
-async def store(pool: AsyncPool, batch: Sequence[Delivery]) -> list[UUID]:
-    """Commit a batch in one transaction; the id of each, of the first one for a duplicate.
+async def store(pool: AsyncPool, batch: Sequence[Delivery]) -> list[UUID | AnotherFlow]:
+    """Commit a batch in one transaction; the id of each, of the first one for a duplicate, and why
+    there is none for an event that has come for another flow.
 
     A debounced delivery joins the run of its hook and flow that still gathers, or begins one; the
     newest delivery's parameters are the run's.
@@ -94,7 +99,7 @@ async def store(pool: AsyncPool, batch: Sequence[Delivery]) -> list[UUID]:
                 await _gather(connection, id_, one)
         if len(fresh) < len(batch):
             return await _first_ids(connection, batch)
-    return ids
+    return list(ids)
 
 
 def _transaction(
@@ -114,14 +119,22 @@ async def _gather(connection: AsyncConnection[DictRow], id_: UUID, one: Delivery
     )
 
 
-async def _first_ids(connection: AsyncConnection[DictRow], batch: Sequence[Delivery]) -> list[UUID]:
+async def _first_ids(
+    connection: AsyncConnection[DictRow], batch: Sequence[Delivery]
+) -> list[UUID | AnotherFlow]:
     cursor = await connection.execute(
-        "SELECT id, hook, key FROM webhook_deliveries"
-        " WHERE (hook, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        "SELECT delivery.id, delivery.hook, key, flow"
+        " FROM webhook_deliveries delivery JOIN hook_runs run ON run.id = delivery.run"
+        " WHERE (delivery.hook, key) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         [[one.hook for one in batch], [one.key for one in batch]],
     )
-    first = {(row["hook"], row["key"]): row["id"] for row in await cursor.fetchall()}
-    return [first[one.hook, one.key] for one in batch]
+    first = {(row["hook"], row["key"]): row for row in await cursor.fetchall()}
+    return [
+        row["id"]
+        if (row := first[one.hook, one.key])["flow"] == one.flow
+        else AnotherFlow(f"this event has started {row['flow']}: make one hook for each flow")
+        for one in batch
+    ]
 
 
 async def claim(pool: AsyncPool, limit: int) -> list[DictRow]:

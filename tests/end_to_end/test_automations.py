@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
 
+from deployments import deploy
 from infra.settings import REPOSITORY
 from tests.users import User
 
@@ -67,6 +70,35 @@ def inbox() -> Iterator[Inbox]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def test_schedules_outlive_a_deploying_that_fails_or_is_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"schedule": {"cron": "0 3 * * *"}, "active": True, "max_scheduled_runs": None}
+    mine |= {"parameters": {}, "slug": None}
+    stored = {"id": "1", "name": "cost-guard", "schedules": [mine]}
+    others = {"id": "2", "name": "of-somebody-else", "schedules": []}
+    client = MagicMock()
+    client.return_value.__enter__.return_value = client
+    monkeypatch.setattr("prefect.client.orchestration.get_client", client)
+    monkeypatch.setattr(deploy.prefect_server, "find", lambda: (home / "prefect").mkdir())
+    monkeypatch.setattr(deploy.prefect_server, "ask", lambda *_: [stored, others])
+    fails = [sys.executable, "-c", "print('prefect.yaml: no'); raise SystemExit(1)"]
+    popen = subprocess.Popen
+    monkeypatch.setattr(deploy.subprocess, "Popen", lambda _, **how: popen(fails, **how))
+    home.mkdir()
+    with pytest.raises(SystemExit, match=r"prefect\.yaml: no"):
+        deploy.main()
+    restored = client.request.call_args_list
+    assert [(one.kwargs["path_params"], one.kwargs["json"]) for one in restored] == [
+        ({"id": "1"}, {"schedules": [mine]})
+    ]
+    assert not deploy._file().exists()
+
+    deploy._remember()  # and then it was killed, in the middle
+    stored["schedules"] = [mine | {"active": False}]  # of prefect.yaml
+    assert deploy._remember() == {"1": [mine]}
 
 
 def python(user: User, api: str, code: str) -> None:

@@ -12,6 +12,17 @@ from deployments.catalogue import flow_names
 from tests.doors import signed
 
 
+def pages_that_may_ask(ui: str) -> set[str]:
+    """Of which origins a browser lets a page send JSON to the Prefect server."""
+    wanted = {"access-control-request-method": "POST"}
+    wanted["access-control-request-headers"] = "content-type"
+    asked = {
+        origin: httpx.options(f"{ui}/api/deployments/filter", headers=wanted | {"origin": origin})
+        for origin in (ui, "https://elsewhere.example", "null")
+    }
+    return {origin for origin, answer in asked.items() if answer.status_code == 200}
+
+
 def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     told = user.json("setup")
     assert told == {"home": str(user.home), "objects": f"{user.home.as_uri()}/objects"}
@@ -28,6 +39,7 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     assert all(row["running"] for row in user.json("status"))
     names = {row["name"] for row in api(told, "deployments/filter")}
     assert names == set(flow_names())
+    assert pages_that_may_ask(told["ui"]) == {told["ui"]}
 
     secret = user.json("hooks", "create", "cost-guard")["secret"]
     body = '{"data": {"dry_run": true}}'

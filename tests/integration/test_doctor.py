@@ -3,17 +3,22 @@
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from deployments import doctor, tables
+from deployments import doctor, services, tables
 from deployments.cli import cli
 from deployments.doctor import Finding
 from infra.database import Pool
+from infra.errors import ServiceUnavailable
 from infra.settings import settings
+from tests.doors import NOWHERE
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +68,43 @@ def test_what_is_broken_names_the_setting(
     found, exit_code = examine()
     assert exit_code == code and found[check].state == "broken", found
     assert variable in found[check].message + found[check].remedy
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """The URL of a server that answers everything with a page."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Please log in</html>")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["away", "a page"])
+def test_a_prefect_server_that_is_none_is_a_finding_and_an_error_of_up(
+    kind: str, page: str, database: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", NOWHERE if kind == "away" else page)
+    monkeypatch.setenv("NIGHTSHIFT_NOTIFICATIONS", "slack-webhook/team")
+    found, code = examine()
+    assert code == 4
+    for check in ("Prefect", "notifications"):
+        assert found[check].state == "broken" and "PREFECT_API_URL" in found[check].remedy
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
+        services.start_all()
 
 
 def test_a_full_disk_and_another_package_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:

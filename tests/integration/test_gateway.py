@@ -124,6 +124,25 @@ def test_every_refusal_is_the_same_and_stores_nothing(door: Door, pool: Pool) ->
     assert secret not in door.log()
 
 
+def test_one_event_starts_one_flow_of_a_hook(door: Door, pool: Pool) -> None:
+    hook = make_hook(pool, flows=["build-preferences", "dpo-training"])
+    secret = hook.secret.get_secret_value()
+    known(door, secret, hook.name)
+    headers = signed(secret, BODY)
+    codes = []
+    for path in ("", "/dpo-training", "/build-preferences"):
+        answer = post(door, f"/hooks/{hook.name}{path}", BODY, headers)
+        codes.append(answer.status_code)
+        if answer.status_code == 400:
+            assert answer.json()["field"] == "flow" and "build-preferences" in answer.text
+    assert codes == [202, 400, 202] and len(stored(pool, hook)) == 1
+
+
+def test_long_names_of_hooks_do_not_fill_the_log(door: Door) -> None:
+    assert post(door, f"/hooks/{'x' * 20_000}", BODY, {}).status_code == 401
+    assert len(door.log().splitlines()[-1]) < 300
+
+
 def test_fields_rates_sizes(door: Door, pool: Pool) -> None:
     hook = make_hook(pool, per_minute=4)
     secret = hook.secret.get_secret_value()

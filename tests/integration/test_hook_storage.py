@@ -8,7 +8,11 @@ from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 
+from deployments import doctor, webhooks
+from deployments.webhooks import Gateway
 from infra import hooks
 from infra.database import Pool
 from infra.errors import InputError, SettingsError
@@ -55,10 +59,51 @@ def test_the_key_is_private_and_another_one_is_refused(
         secrets.encrypt("x")
 
 
-def test_two_dispatchers_claim_each_run_once(database: Pool) -> None:
-    from psycopg.rows import dict_row
-    from psycopg_pool import AsyncConnectionPool
+def test_a_hook_of_another_key_harms_no_other_and_is_mended_by_rotate(
+    database: Pool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def use(key: bytes) -> None:
+        secrets.decrypt.cache_clear()
+        monkeypatch.setenv("NIGHTSHIFT_HOOKS_KEY", key.decode())
+        settings.cache_clear()
 
+    def served() -> set[str]:
+        async def read() -> set[str]:
+            async with AsyncConnectionPool(
+                os.environ["NIGHTSHIFT_DATABASE_URL"],
+                open=False,
+                kwargs={"autocommit": True, "row_factory": dict_row},
+            ) as pool:
+                gateway = Gateway(pool)
+                await gateway.read_hooks()
+                await gateway.read_hooks()
+                return set(gateway.hooks)
+
+        return asyncio.run(read())
+
+    said: list[str] = []
+    monkeypatch.setattr(webhooks.log, "error", lambda text, *names: said.append(text % names))
+    ours, theirs = Fernet.generate_key(), Fernet.generate_key()
+    use(theirs)
+    strange = make_hook(database)
+    use(ours)
+    with pytest.raises(SettingsError, match="another key"):
+        make_hook(database)  # nobody could tell that this is the key of the gateway
+    assert served() == set()
+    assert len(said) == 1 and f"the hook {strange.name} takes nothing: the hooks" in said[0]
+    state, message, _ = doctor.check_gateway()
+    assert state == "missing" and strange.name in message and "another key" in message
+    second = hooks.rotate(database, strange.name, timedelta(hours=1))
+    assert [hook.secrets for hook in hooks.read(database)[0]] == [[second]]
+    use(theirs)
+    hooks.rotate(database, strange.name, timedelta(hours=1))
+    use(ours)
+    hooks.rotate(database, strange.name, timedelta(hours=1))
+    mine = make_hook(database)
+    assert served() == {strange.name, mine.name}
+
+
+def test_two_dispatchers_claim_each_run_once(database: Pool) -> None:
     hook = make_hook(database)
 
     async def both() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -32,6 +33,7 @@ from tests.debian import program
 from tests.doors import NOWHERE
 
 OBSERVED, EVENTS = "nightshift/observations/house", "nightshift/events/plant"
+READINGS = "nightshift/readings/house/shed"
 
 
 @dataclass
@@ -235,7 +237,13 @@ BAD = [
     (EVENTS, b"", "no JSON"),
     (EVENTS, json.dumps({"text": "a\0b"}), "NUL"),
     (EVENTS, b'{"x": NaN}', "cannot be stored"),
+    (EVENTS, b"[" * 600 + rb'"\u0000"' + b"]" * 600, "nested deeper than 100"),
+    (EVENTS, b"[" * 300 + b"1" + b"]" * 300, "nested deeper than 100"),
     (EVENTS, b'"' + b"x" * 1_000_001 + b'"', "more than 1000000 bytes"),
+    (READINGS, rb'{"time": "2026-01-31T14:00Z", "\u0000": 1}', "not permitted"),
+    (READINGS, rb'{"time": "2026-01-31T14:00Z", "\ud800": 1}', "unicode"),
+    (READINGS, '{"time": "0001-01-01T00:00+01:00", "dry_bulb": 1}', "before 1970"),
+    (READINGS, '{"time": "0001-01-01T00:00Z", "dry_bulb": 1}', "before 1970"),
 ]
 
 
@@ -264,6 +272,42 @@ def test_events_are_the_same_by_id_or_by_content(database: db.Pool) -> None:
     bridge.receive(database, "elsewhere", b"1")
     (refused,) = messages.newest(database, "refused", 9)
     assert refused["error"] == "no setting says what this topic is"
+
+
+def test_a_message_that_breaks_us_is_kept_and_acknowledged(
+    database: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_content: object) -> str:
+        raise KeyError("of ours")
+
+    tracebacks: list[str] = []
+    monkeypatch.setattr(bridge, "storable", broken)
+    monkeypatch.setattr(bridge.log, "exception", lambda *words: tracebacks.append(words[0]))
+    bridge.receive(database, EVENTS, b"1")
+    (refused,) = messages.newest(database, "refused", 9)
+    assert refused["error"] == "KeyError: 'of ours'" and len(tracebacks) == 1
+
+
+def test_one_event_that_cannot_be_told_keeps_no_other_waiting(database: db.Pool) -> None:
+    class Prefect:
+        told: list[Any] = []  # noqa: RUF012
+        answer = httpx.Response(200, text="<html>Please log in</html>")
+
+        def request(self, _method: str, _path: str, json: list[Any]) -> httpx.Response:
+            self.told += json
+            return self.answer
+
+    prefect: Any = Prefect()
+    messages.keep(database, EVENTS, b"[" * 300 + b"1" + b"]" * 300)  # stored by an older version
+    bridge.receive(database, EVENTS, b"2")
+    bridge.tell(database, prefect)
+    assert messages.count(database) == {"refused": 1, "waiting": 1}
+    (waiting,) = messages.newest(database, "waiting", 9)
+    assert "not Prefect: 200 <html>" in waiting["error"]
+    prefect.answer = httpx.Response(204)
+    bridge.tell(database, prefect)
+    assert messages.count(database) == {"refused": 1, "told": 1}
+    assert [event["payload"]["data"] for event in prefect.told] == [2, 2]
 
 
 def certified(folder: Path) -> Path:

@@ -1,8 +1,12 @@
-"""How the gateway writes answers."""
+"""How the gateway writes answers, and bears those of Prefect."""
 
 import asyncio
+import json
 from typing import Any, cast
 
+import pytest
+
+from deployments import dispatch
 from deployments.gateway import Gathered
 
 
@@ -40,3 +44,19 @@ def test_head_and_body_are_one_packet_and_closing_loses_nothing() -> None:
     assert asyncio.run(answer(False)).sent == [b"head body", b"next"]
     wire = asyncio.run(answer(True))
     assert wire.sent[0] == b"head body" and wire.closed_after == 1
+
+
+def test_a_page_instead_of_json_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Client:
+        async def read_deployment_by_name(self, _name: str) -> object:
+            return json.loads("<html>Please log in</html>")
+
+    async def again(_pool: object, _run: object, _attempts: int, message: str) -> None:
+        said.append(message)
+
+    monkeypatch.setattr(dispatch.deliveries, "again", again)
+    run = {"id": 1, "flow": "cost-guard", "attempts": 1}
+    done = asyncio.run(dispatch._start(cast(Any, None), cast(Any, Client()), run))
+    assert not done and "does not answer: JSONDecodeError" in said[0]

@@ -122,6 +122,7 @@ def test_cloud_events_are_the_same_structured_and_binary() -> None:
         ("standard", {"webhook-id": "a\x01"}, b'{"data": {}}', "webhook-id"),
         ("github", {}, b"payload=%7B%7D", "body"),
         ("cloudevents", {}, b"{}", "specversion"),
+        ("cloudevents", {"webhook-signature": "v1,x", "ce-id": "1"}, b"{}", "content-type"),
         ("cloudevents", {"ce-specversion": "1.0"}, b"{}", "id"),
         (
             "cloudevents",

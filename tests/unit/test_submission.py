@@ -2,14 +2,16 @@
 
 import inspect
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 import infra.errors
-from deployments import options
+from deployments import options, submit
 from deployments.catalogue import flow_names, parameter_model
 from deployments.submit import failure
 from infra.errors import BudgetExceeded, InputError, JobFailed, JobStopped, NightshiftError
+from tasks.guard import CostGuardParameters
 
 ERRORS = [
     kind
@@ -65,6 +67,16 @@ def test_files_are_sent_as_absolute_paths(tmp_path: Path) -> None:
         "judge": f"{tmp_path}/deep/judge.py:better",
         "success": f"{tmp_path}/rewards.py:solved",
     }
+
+
+def test_a_submission_that_is_sent_twice_is_one_run() -> None:
+    """Prefect's client sends a request again whose answer was lost."""
+    client = MagicMock()
+    client.request.return_value.json.return_value = {"status": "READY"}
+    for _ in range(2):
+        submit._create(client, "cost-guard", CostGuardParameters())
+    asked = client.create_flow_run_from_deployment.call_args_list
+    assert len({call.kwargs["idempotency_key"] for call in asked}) == 2, "one for each submission"
 
 
 @pytest.mark.parametrize("flow", flow_names())
