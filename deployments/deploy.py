@@ -74,6 +74,7 @@ def _remember() -> dict[str, list[Any]]:
     }
     if _file().is_file():
         before |= json.loads(_file().read_text())
+    _file().parent.mkdir(parents=True, exist_ok=True)  # the server may be elsewhere
     whole = _file().with_suffix(f".{os.getpid()}")
     whole.write_text(json.dumps(before))
     whole.replace(_file())
