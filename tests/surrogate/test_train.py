@@ -26,7 +26,7 @@ from jobs.surrogate.config import (
     SimulateConfig,
     TrainConfig,
 )
-from jobs.surrogate.designs import sample
+from jobs.surrogate.designs import complete, sample
 from jobs.surrogate.network import Ensemble, Member, Student, encode
 
 QUICK = {"folds": 2, "epochs": 25, "seed": 1}
@@ -313,7 +313,8 @@ def test_the_command_answers_files_and_lines_and_flags_rows(
     trained, tmp_path, monkeypatch, capsys
 ) -> None:
     folder = trained[1].artifacts["candidate"]
-    designs = sample(DESIGN + WEATHER, 3, 5)
+    told = sample(DESIGN + WEATHER, 3, 5).drop(columns=[one.name for one in DEGREE_DAYS])
+    designs = complete(told)
     designs.loc[2, "gains"] = 40.0
     designs.to_csv(tmp_path / "designs.csv", index=False)
 
