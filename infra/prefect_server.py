@@ -14,6 +14,7 @@ from base64 import b64encode
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
@@ -94,6 +95,9 @@ def ask(path: str, content: dict[str, Any] | None = None) -> Any:
     try:
         with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
             return json.load(answer)
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     except (HTTPException, ValueError) as error:
         raise OSError(f"what answers is no Prefect server: {error}") from None
 
