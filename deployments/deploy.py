@@ -9,7 +9,6 @@ puts them back.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from deployments.catalogue import flow_names
 from infra import keeper, prefect_server
+from infra.compute.watchdog import write_whole
 from infra.errors import NightshiftError
 from infra.settings import REPOSITORY, settings
 
@@ -75,9 +75,7 @@ def _remember() -> dict[str, list[Any]]:
     if _file().is_file():
         before |= json.loads(_file().read_text())
     _file().parent.mkdir(parents=True, exist_ok=True)  # the server may be elsewhere
-    whole = _file().with_suffix(f".{os.getpid()}")
-    whole.write_text(json.dumps(before))
-    whole.replace(_file())
+    write_whole(_file(), before)
     return before
 
 

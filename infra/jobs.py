@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.compute.launcher import Quote
 from infra.database import Pool
-from infra.errors import InputError, LaunchError
+from infra.errors import InputError, JobStopped, LaunchError
 from infra.runs import Run
 from jobs.contract import JobResult, JobSpec
 
@@ -122,6 +122,13 @@ def record_end(
             " WHERE key = %s AND ended_at IS NULL",
             [state, Jsonb(result.model_dump() if result else None), error, key],
         )
+
+
+def raise_if_stopped(pool: Pool, key: str) -> None:
+    """Raises JobStopped where a person has stopped the job."""
+    job = find(pool, key)
+    if job is not None and job.state == "stopped":
+        raise JobStopped(f"job {key} was stopped: {job.error}", "Start a new run.")
 
 
 def find(pool: Pool, key: str) -> JobRecord | None:

@@ -34,7 +34,7 @@ from infra.errors import (
     first_fault,
 )
 from infra.objects import get, put
-from infra.objects.local import disk_errors
+from infra.objects.local import disk_errors, flush
 from jobs.contract import CONTINUE_EXIT_CODE, Artifact, JobResult, JobSpec, Progress
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -92,11 +92,11 @@ class Job(Generic[Config]):
         write(partial)
         for path in partial.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         final = checkpoints / f"step-{step:08d}"
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _flush(checkpoints)
+        flush(checkpoints)
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
@@ -175,7 +175,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text)
-    _flush(partial)
+    flush(partial)
     partial.replace(path)
 
 
@@ -205,11 +205,3 @@ def _explain(error: Exception) -> str:
     if isinstance(error, NightshiftError):
         return str(error)
     return f"{type(error).__name__}: {error}"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -114,20 +114,19 @@ def judge(
 ) -> Verdict:
     """Compare a candidate with the champion; `kl` is the candidate's to the base, in nats."""
     gain, low, high = paired_interval(candidate_rewards, champion_rewards, gate.confidence)
-    prompts = len(candidate_rewards)
     length_ratio = _ratio(candidate.length, champion.length)
     length_change = max(length_ratio, 1 / length_ratio) if length_ratio > 0 else math.inf
     invalid_increase = candidate.invalid - champion.invalid
     perplexity_ratio = _ratio(candidate.perplexity, champion.perplexity)
     checks = [
-        Check(
-            name="gain",
-            passed=prompts >= FEWEST and low > gate.minimum_gain,
-            value=low,
-            limit=gate.minimum_gain,
-            explanation=f"gain {gain:+.3f}, {gate.confidence:.0%} interval {low:+.3f} to "
-            f"{high:+.3f}, lower end must be above {gate.minimum_gain:+.3f}"
-            + too_few(prompts, "held-out prompts", "Give more with --held-out."),
+        gain_check(
+            f"gain {gain:+.3f}, {gate.confidence:.0%} interval {low:+.3f} to {high:+.3f}, "
+            f"lower end must be above {gate.minimum_gain:+.3f}",
+            low,
+            gate.minimum_gain,
+            len(candidate_rewards),
+            "held-out prompts are too few",
+            "Give more with --held-out.",
         ),
         at_most("KL to the base", kl, gate.max_kl, "nats"),
         at_most("length against the champion", length_change, gate.max_length_ratio, "×"),
@@ -142,11 +141,18 @@ def judge(
     )
 
 
-def too_few(count: int, items: str, remedy: str) -> str:
-    """What the explanation of a gain adds where it is told from fewer than FEWEST."""
-    if count >= FEWEST:
-        return ""
-    return f"; {count} {items} are too few to be sure of a gain, {FEWEST} are needed. {remedy}"
+def gain_check(
+    explanation: str, low: float, minimum: float, count: int, too_few: str, remedy: str
+) -> Check:
+    """Whether a gain's lower end is above `minimum`, told from at least FEWEST pairs.
+
+    `too_few` and `remedy` are said where the `count` of pairs is less.
+    """
+    enough = count >= FEWEST
+    if not enough:
+        explanation += f"; {count} {too_few} to be sure of a gain, {FEWEST} are needed. {remedy}"
+    passed = enough and low > minimum
+    return Check(name="gain", passed=passed, value=low, limit=minimum, explanation=explanation)
 
 
 def first_version() -> Verdict:

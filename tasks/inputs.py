@@ -15,10 +15,10 @@ from infra.objects.manifest import scan
 from infra.settings import settings
 from jobs.contract import Artifact
 from jobs.ppo.data import check_apart, read_prompts
+from tasks.gate import FEWEST
 
 HELD_OUT_SHARE = 5
 """Without a file of held-out prompts every fifth prompt, by its hash, is held out."""
-FEWEST_HELD_OUT = 8
 
 
 class Inputs(BaseModel):
@@ -82,10 +82,10 @@ def store_prompts(prompts: str, held_out: str | None, scratch: Path) -> tuple[Ar
     sides: dict[bool, list[str]] = {False: [], True: []}
     for text in dict.fromkeys(_lines(Path(prompts))):
         sides[_is_held_out(text)].append(text)
-    if min(len(sides[True]), len(sides[False])) < FEWEST_HELD_OUT:
+    if min(len(sides[True]), len(sides[False])) < FEWEST:
         raise InputError(
             f"--prompts: {prompts} has {len(training)} prompts, too few to hold a fifth out",
-            f"Give at least {10 * FEWEST_HELD_OUT} prompts, or held-out ones with --held-out.",
+            f"Give at least {10 * FEWEST} prompts, or held-out ones with --held-out.",
         )
     stored = []
     for name, lines in (("training", sides[False]), ("held_out", sides[True])):

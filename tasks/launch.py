@@ -138,19 +138,18 @@ def _carry_through(
         except ProviderUnavailable:
             raise
         except LaunchError as refusal:
-            _raise_if_stopped(purse.pool, job.key)
+            jobs.raise_if_stopped(purse.pool, job.key)
             renewals += isinstance(refusal, ReservationExpired)
             if isinstance(refusal, ReservationExpired) and renewals <= RENEWALS:
                 log.warning("%s; reserving again", refusal.message)
                 continue
             jobs.record_end(purse.pool, job.key, "failed", error=refusal.message)
             raise
-        settle_past(purse.pool, job, launcher)  # a launch may have lost machines before
         ledger.settle(purse.pool, reservation.id)
         if status.state == "succeeded" and status.result is not None:
             jobs.record_end(purse.pool, job.key, "succeeded", status.result)
             return status.result
-        _raise_if_stopped(purse.pool, job.key)
+        jobs.raise_if_stopped(purse.pool, job.key)
         if status.state == "failed":
             error = status.result.error if status.result else None
             error = error or f"exit code {status.exit_code}\n{_last_lines(job, launcher)}"
@@ -186,7 +185,7 @@ def _attend(
 ) -> JobStatus:
     """Launch or re-attach, charge while it runs, and see it end. An exception ends it too."""
     try:
-        _raise_if_stopped(pool, job.key)
+        jobs.raise_if_stopped(pool, job.key)
         handle = launcher.launch(job.spec, reservation, job.quote)
     except MachineLeft:  # its money stays reserved until somebody sees it gone
         raise
@@ -197,7 +196,7 @@ def _attend(
         raise
     try:
         jobs.record_handle(pool, job.key, handle.model_dump(mode="json"))
-        _raise_if_stopped(pool, job.key)  # `jobs stop` may have come before there was an attempt
+        jobs.raise_if_stopped(pool, job.key)  # by somebody who found no attempt yet
         seen: Progress | None = None
         charged = 0
         while True:
@@ -212,20 +211,14 @@ def _attend(
                 charged = accrue(pool, reservation, job.hourly_usd, handle, status, charged)
             time.sleep(launcher.poll_seconds)
         launcher.stop(handle)  # what has ended may have its machine still
-        status = launcher.poll(handle)
-        accrue(pool, reservation, job.hourly_usd, handle, status)
+        status = settle_past(pool, job, launcher)  # with the machines that a launch lost before
+        assert status is not None
         if status.progress not in (None, seen):  # it ended between two looks
             watch(status.progress)
     except BaseException:
         halt(pool, job, launcher, handle, reservation)
         raise
     return status
-
-
-def _raise_if_stopped(pool: Pool, key: str) -> None:
-    job = jobs.find(pool, key)
-    if job is not None and job.state == "stopped":
-        raise JobStopped(f"job {key} was stopped: {job.error}", "Start a new run.")
 
 
 def halt(

@@ -142,9 +142,10 @@ def begin(
         try:
             purse = fill(Purse(pool, run, parameters.target, flow_run.id), parameters.max_cost)
             yield Work(run, purse, parameters)
-        except FINAL as error:
-            if not isinstance(error, ProviderUnavailable):
-                runs.end(pool, run, "failed")
+        except ProviderUnavailable:
+            raise
+        except FINAL:
+            runs.end(pool, run, "failed")
             raise
         finally:
             with contextlib.suppress(psycopg.Error):

@@ -8,11 +8,11 @@ from prefect.cache_policies import NO_CACHE
 
 from infra import verdicts
 from infra.registry import ModelVersion
-from infra.verdicts import Check, Verdict
+from infra.verdicts import Verdict
 from jobs.contract import JobResult
 from jobs.surrogate.config import LOADS
 from tasks import announce
-from tasks.gate import FEWEST, at_most, paired_interval, too_few
+from tasks.gate import at_most, gain_check, paired_interval
 from tasks.run import Work
 from tasks.surrogate_data import read_lines
 from tasks.surrogate_parameters import SurrogateParameters
@@ -47,14 +47,14 @@ def judge(
     gain, low, high = paired_interval(ours, accuracies(rows, other), gate.gate_confidence)
     coverage = metrics["candidate_coverage"]
     checks = [
-        Check(
-            name="gain",
-            passed=len(ours) >= FEWEST and low > gate.minimum_gain,
-            value=low,
-            limit=gate.minimum_gain,
-            explanation=f"accuracy {gain:+.4f} over the {other}, {gate.gate_confidence:.0%} "
-            f"interval {low:+.4f} to {high:+.4f}, lower end must be above {gate.minimum_gain:+.4f}"
-            + too_few(len(ours), "held-out climates", "Raise --climates: a fifth is held out."),
+        gain_check(
+            f"accuracy {gain:+.4f} over the {other}, {gate.gate_confidence:.0%} interval "
+            f"{low:+.4f} to {high:+.4f}, lower end must be above {gate.minimum_gain:+.4f}",
+            low,
+            gate.minimum_gain,
+            len(ours),
+            "held-out climates are too few",
+            "Raise --climates: a fifth is held out.",
         ),
         at_most("error of the loads", metrics["candidate_error"], gate.max_error, "of their mean"),
         at_most(

@@ -227,6 +227,8 @@ def _likely(table: pd.DataFrame) -> pd.DataFrame:
 def _check_degree_days(numbers: pd.DataFrame, name: str) -> None:
     """Of those that are told: in order, and in kelvin-days."""
     told = [quantity.name for quantity in DEGREE_DAYS if quantity.name in numbers]
+    if not told:
+        return
     for lower, higher in combinations([c for c in told if c.startswith("heating")], 2):
         wrong = np.flatnonzero(numbers[lower] > numbers[higher] + ROUNDING)
         if len(wrong):

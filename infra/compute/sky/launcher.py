@@ -100,10 +100,9 @@ class SkyLauncher:
                         f"{problem.message}",
                         "More --hours leave more time for making a machine ready.",
                     ) from error
-                known = jobs.find(self.pool, spec.key)
-                stopped = known is not None and known.state == "stopped"
-                if stopped or not lost or number == LAUNCH_ATTEMPTS:
+                if not lost or number == LAUNCH_ATTEMPTS:
                     raise problem from error
+                jobs.raise_if_stopped(self.pool, spec.key)
                 log.warning("%s: %s; launching anew", attempt.place, problem.message)
             except BaseException:  # Ctrl-C: what was asked for may be there already
                 self.stop(attempt.handle)
