@@ -151,7 +151,7 @@ class Training(BaseModel):
     """How the surrogate is trained."""
 
     designs: int = Field(
-        default=3072,
+        default=4096,
         ge=64,
         le=1_000_000,
         title="Designs",
@@ -164,7 +164,7 @@ class Training(BaseModel):
         description="Made-up climates that the designs are spread over.",
     )
     epochs: int = Field(
-        default=600, ge=1, title="Epochs", description="Passes over the training designs."
+        default=300, ge=1, title="Epochs", description="Passes over the training designs."
     )
     folds: int = Field(
         default=5,

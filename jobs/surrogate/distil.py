@@ -20,7 +20,7 @@ from jobs.surrogate.network import PREDICTED, Ensemble, Student, encode, scaled_
 
 IMITATED = 16
 """Designs to imitate on, for each one that was simulated."""
-STEPS_AN_EPOCH = 10
+STEPS_AN_EPOCH = 20
 BATCH, LABELLED = 256, 64
 RATE = 6e-3
 LABELS, SPREADS = 0.3, 0.1

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS
+from jobs.surrogate.handbook import CONSTANTS, HOURS, handbook
 
 ARCHITECTURES = ((48, 48), (64, 32), (40, 32, 32), (56, 32), (48, 24, 24))
 """Widths of the hidden layers of the members, in turn."""
@@ -19,83 +19,60 @@ PREDICTED = len(OUTPUTS) - 1
 """All targets but `loss`, which closes the balance."""
 SUN = OUTPUTS.index("solar")
 NEVER_NEGATIVE = [*range(LOADS), SUN]
-HOURS = 8760
-TRANSMITTED, GLASS_U, AIR_HEAT, SPELLS = 0.6, 2.8, 0.34, 6.0
-"""Rough values for the encoding only: of the sun through glass, W/m2K, Wh/m3K, K2."""
-BRIGHTER = 0.7
-"""How much more sun summer has at the pole."""
-QUARTER = 0.5**0.5
-"""Of the year's swing, in the middle of each quarter: two of them are winter, two summer."""
+OF_ONE_ROOM = ("window_front", "window_back", "orientation", "overhang")
+COMMON = len(INPUTS) - len(OF_ONE_ROOM)
+"""Features that both rooms share; those after them are pairs, of the front and of the back."""
+SOLAR = 1.22
+"""Of the sun that the handbook reckons with: what comes through the windows."""
 
 
 def encode(x: Tensor) -> tuple[Tensor, Tensor]:
     """What the networks see of designs (B, inputs), and what a handbook says of them.
 
-    The features, (F, B), are the inputs, sine and cosine of the orientation, and for the front and
-    the back room in turn: loss coefficient in W/m2K, sun through the window in W/m2, the K that it
-    and the gains heat by, heating and cooling in W/m2. The handbook's targets, (len(OUTPUTS), B) in
-    their units, are what the networks correct: loads by variable-base degree hours of normally
-    distributed temperatures (ASHRAE Fundamentals, ch. 19), in each season for itself; temperatures
-    are 0, and in the place of the loss stand the gains. The sun comes from the radiation on the
-    facades, interpolated in the azimuth.
-
-    Designs lie along the last axis, and rooms and seasons before it: so every step is one long
-    vector operation, several times as fast in onnxruntime as columns beside each other.
+    The features, (F, B), are COMMON inputs, then pairs, of the front and of the back room: window,
+    overhang, sine and cosine of the azimuth, and what the handbook makes of them. Its targets,
+    (len(OUTPUTS), B) in their units, are what the networks correct; in the place of the loss stand
+    the gains.
     """
     rows = x.T
     given = dict(zip(INPUTS, rows.split(1), strict=True))
     turn = given["orientation"] * (torch.pi / 180)
-    sine, cosine = torch.sin(turn), torch.cos(turn)
-    north, east = given["north_radiation"], given["east_radiation"]
-    south, west = given["south_radiation"], given["west_radiation"]
-    facing = (north - south) * cosine + (east - west) * sine
-    along, across = north + south, east + west
-    even = across + (along - across) * (cosine * cosine)
-    incident = torch.cat([even + facing, even - facing]) * (TRANSMITTED * 500 / HOURS)
-    height, wall_u = given["height"], given["wall_u"]
-    facade = height / given["depth"]
-    glass = facade * torch.cat([given["window_front"], given["window_back"]])
-    walls = wall_u * (facade + height * 2 / given["width"]) + given["roof_u"] + given["floor_u"]
-    loss = (GLASS_U - wall_u) * glass + (walls + AIR_HEAT * given["infiltration"] * height)
-    sun, resistance = glass * incident, 1 / loss
-    free = (given["gains"] + sun) * resistance
-    brighter = torch.sin(given["latitude"] * (torch.pi / 180)) * (BRIGHTER * QUARTER)
-    # summer is warmer than the mean of the year by this, winter colder
-    swing = sun * resistance * brighter + given["seasonal_swing"] * QUARTER
-    felt = given["mean_temperature"] + free
-    cold = given["heating_setpoint"] - given["setback"] * (1 / 3) - felt
-    warm = felt - given["cooling_setpoint"]
-    daily = given["daily_swing"]
-    spread = torch.sqrt(daily * daily * 0.5 + SPELLS)
-    winter_and_summer = torch.cat([cold + swing, warm - swing, cold - swing, warm + swing])
-    degrees = _degrees(winter_and_summer / spread)
-    scale = loss * spread * 0.5
-    loads = (degrees[:LOADS] + degrees[LOADS:]) * torch.cat([scale, scale])
-    features = torch.cat([rows, sine, cosine, loss, sun, free, loads])
-    both = [(sun[0:1] + sun[1:2]) * 0.5, given["gains"]]
-    said = torch.cat([loads, torch.zeros_like(loss), *both])
-    return features, said * (HOURS / 1000)
+    sine, cosine, overhang = torch.sin(turn), torch.cos(turn), given["overhang"]
+    rooms, needs = handbook(rows, CONSTANTS)
+    features = [given[name] for name in INPUTS if name not in OF_ONE_ROOM]
+    features += [given["window_front"], given["window_back"], overhang, overhang * 0]
+    features += [sine, -sine, cosine, -cosine, rooms, needs]
+    loads, air, sun = needs[:LOADS], needs[LOADS:], (rooms[2:3] + rooms[3:4]) * (SOLAR / 2)
+    yearly = torch.cat([sun, given["gains"]]) * (HOURS / 1000)
+    return torch.cat(features), torch.cat([loads * (HOURS / 1000), air, yearly])
 
 
-def _degrees(z: Tensor) -> Tensor:
-    """Mean of max(0, v) for normal v with these means and deviation 1."""
-    return torch.exp(z * z * -0.5) * (1 / (2 * torch.pi) ** 0.5) + functional.gelu(z)
+def exchanged(features: int) -> list[int]:
+    """Where each feature is found when front and back change places."""
+    pairs = range(COMMON, features, 2)
+    return [*range(COMMON), *(place for first in pairs for place in (first + 1, first))]
 
 
 class Member(nn.Module):
-    """One network: scaled features (B, F) to scaled corrections of the handbook, (B, PREDICTED)."""
+    """One network: scaled features (B, F) to scaled corrections of the handbook, (B, PREDICTED).
+
+    It speaks of one room beside another: asked twice, with front and back exchanged. So each
+    design teaches it two rooms.
+    """
 
     def __init__(self, features: int, widths: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.widths = tuple(widths)
+        self.widths, self.exchanged = tuple(widths), exchanged(features)
         layers: list[nn.Module] = []
         for wide in widths:
             layers += [nn.Linear(features, wide), nn.SiLU(), nn.Dropout(dropout)]
             features = wide
-        self.layers = nn.Sequential(*layers, nn.Linear(features, PREDICTED))
+        self.layers = nn.Sequential(*layers, nn.Linear(features, 4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        rooms = self.layers(torch.stack([x, x[:, self.exchanged]], 1))  # (B, 2, 4)
+        own = rooms[:, :, :3].transpose(1, 2).flatten(1)  # heating, cooling, air: each of both
+        return torch.cat([own, rooms[:, :, 3].mean(1, keepdim=True)], 1)
 
 
 def in_units(raw: Tensor, base: Tensor, scales: dict[str, Tensor]) -> Tensor:

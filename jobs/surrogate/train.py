@@ -24,6 +24,7 @@ from jobs.surrogate.config import INPUTS, LOADS, TrainConfig
 from jobs.surrogate.data import Data
 from jobs.surrogate.network import (
     ARCHITECTURES,
+    COMMON,
     NEVER_NEGATIVE,
     PREDICTED,
     SUN,
@@ -36,6 +37,7 @@ from jobs.surrogate.network import (
 
 DROPOUT = 0.02
 BATCH = 128
+WEIGHT_DECAY = 0.3
 WARM = 0.5
 """Of the learning rate, where a member goes on from the champion's."""
 HEATING, SETBACK = INPUTS.index("heating_setpoint"), INPUTS.index("setback")
@@ -95,7 +97,7 @@ class Trainer:
             member = self._restored(self.warm[number]).train()
         features, base = encode(data.x)
         encoded, base = scaled_features(features, self.scales), base.T
-        optimiser = torch.optim.AdamW(member.parameters(), weight_decay=1e-4)
+        optimiser = torch.optim.AdamW(member.parameters(), weight_decay=WEIGHT_DECAY)
         batches = max(1, len(encoded) // BATCH)
         rate = config.learning_rate * (WARM if is_warm else 1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -167,19 +169,27 @@ class Trainer:
 
 def scales(data: Data) -> dict[str, Tensor]:
     """Mean and deviation of the encoded inputs and of what the targets differ from the handbook,
-    those that were not measured left out."""
+    those that were not measured left out; the same for both rooms."""
     features, base = encode(data.x)
     targets = data.y[:, :PREDICTED] - base[:PREDICTED].T
     known = ~targets.isnan()
     count = known.sum(0).clamp(min=1)
     mean = torch.nan_to_num(targets).sum(0) / count
-    deviation = torch.where(known, torch.nan_to_num(targets) - mean, 0.0)
+    differences = torch.where(known, torch.nan_to_num(targets) - mean, 0.0)
+    variance = (differences**2).sum(0) / count
     return {
-        "x_mean": features.mean(1),
-        "x_std": features.std(1).clamp(min=1e-6),
-        "y_mean": mean,
-        "y_std": torch.sqrt((deviation**2).sum(0) / count).clamp(min=1e-6),
+        "x_mean": _alike(features.mean(1), COMMON),
+        "x_std": _alike(features.std(1), COMMON).clamp(min=1e-6),
+        "y_mean": _alike(mean, 0),
+        "y_std": _alike(variance, 0).sqrt().clamp(min=1e-6),
     }
+
+
+def _alike(values: Tensor, first: int) -> Tensor:
+    """Pairs, of front and back, from `first` on, each their mean; what has no pair stays."""
+    end = first + (len(values) - first) // 2 * 2
+    pairs = values[first:end].unflatten(0, (-1, 2)).mean(1).repeat_interleave(2)
+    return torch.cat([values[:first], pairs, values[end:]])
 
 
 def states(members: list[Member]) -> list[dict[str, Any]]:
