@@ -68,8 +68,8 @@ def handbook(rows: Tensor, constant: Mapping[str, float | Tensor]) -> tuple[Tens
     glass = facade * torch.cat([given["window_front"], given["window_back"]])
     overhang = given["overhang"]
     shaded = constant["shaded"] * overhang / (overhang + constant["shade_height"] * height)
-    incident = torch.cat([(even + facing) * (1 - shaded), even - facing]) * (500 / HOURS)
-    sun = glass * incident * constant["transmitted"]
+    incident = torch.cat([(even + facing) * (1 - shaded), even - facing])
+    sun = glass * incident * (constant["transmitted"] * (500 / HOURS))
 
     opaque = facade - glass + height * 2 / given["width"]
     walls = wall_u * opaque
@@ -101,11 +101,10 @@ def handbook(rows: Tensor, constant: Mapping[str, float | Tensor]) -> tuple[Tens
     felt = free + given["mean_temperature"]
     lowered = given["setback"] * (light * constant["setback_light"] + constant["setback"])
     cold, warm = given["heating_setpoint"] - lowered - felt, felt - given["cooling_setpoint"]
-    seasons = torch.cat(
-        [torch.cat([cold - swing * season, warm + swing * season]) for season in SINES]
-    )
-    above = seasons + torch.sqrt(seasons * seasons + torch.cat([spread] * 8))
-    degrees = (above[0:4] + above[4:8] + above[8:12] + above[12:16]) * 0.125
+    sines = torch.tensor(SINES)[:, None, None]
+    seasons = torch.cat([cold, warm]) + torch.cat([-swing, swing]) * sines
+    above = seasons + torch.sqrt(seasons * seasons + torch.cat([spread, spread]))
+    degrees = above.sum(0) * 0.125
     air = felt + degrees[:2] - degrees[2:]
     loads = degrees * torch.cat([loss, loss])
     return torch.cat([loss, sun, free, inertia]), torch.cat([loads, air])

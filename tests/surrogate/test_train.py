@@ -187,9 +187,7 @@ def test_a_house_that_is_turned_round_has_its_rooms_exchanged() -> None:
         window_front=table["window_back"],
         window_back=table["window_front"],
     )
-    one, other = (
-        torch.tensor(each[list(INPUTS)].to_numpy()).float() for each in (table, turned)
-    )
+    one, other = (torch.tensor(each[list(INPUTS)].to_numpy()).float() for each in (table, turned))
     targets = torch.rand(8, len(OUTPUTS)) * 100
     data_of_both = data.Data(one, targets, np.arange(8), torch.ones(8))
     torch.manual_seed(0)
