@@ -158,7 +158,7 @@ class Training(BaseModel):
         description="Synthetic designs to simulate and learn from.",
     )
     climates: int = Field(
-        default=512,
+        default=1024,
         ge=8,
         title="Climates",
         description="Made-up climates that the designs are spread over.",
