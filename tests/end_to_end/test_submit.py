@@ -31,7 +31,8 @@ def pairs(count: int) -> str:
 
 @contextmanager
 def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
-    """A Prefect server as infra/server/compose.yaml has it; what its users have to know."""
+    """A Prefect server as infra/server/compose.yaml has it, with CSRF protection as well; what its
+    users have to know."""
     with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE served_prefect")
     port = free_port()
@@ -48,7 +49,10 @@ def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
     with (folder / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            env=os.environ | given | {"PREFECT_HOME": str(folder / "prefect")},
+            env=os.environ
+            | given
+            | {"PREFECT_HOME": str(folder / "prefect")}
+            | {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"},
             stdout=log,
             stderr=log,
         )
@@ -96,8 +100,11 @@ def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[Us
 
 
 def api(user: User, method: str, path: str, content: object = None) -> httpx.Response:
-    url = f"{user.settings['PREFECT_API_URL']}/{path}"
-    return httpx.request(method, url, json=content, timeout=30, auth=tuple(AUTH.split(":")))
+    url, client = user.settings["PREFECT_API_URL"], {"client": "tests"}
+    with httpx.Client(timeout=30, auth=tuple(AUTH.split(":"))) as server:
+        token = server.get(f"{url}/csrf-token", params=client).json()["token"]
+        headers = {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": token}
+        return server.request(method, f"{url}/{path}", json=content, headers=headers)
 
 
 def test_a_run_is_followed_to_its_report(served: User) -> None:
@@ -139,7 +146,7 @@ def test_doctor_finds_everything_up(served: User) -> None:
 
 def test_on_a_network_both_doors_are_locked(served: User) -> None:
     url = served.settings["PREFECT_API_URL"]
-    assert httpx.post(f"{url}/deployments/filter", json={}).status_code == 401
+    assert httpx.get(f"{url}/deployments/name/cost-guard/cost-guard").status_code == 401
     rows = {row["service"]: row for row in served.json("status")}
     assert set(rows) == {"worker", "gateway"} and all(row["running"] for row in rows.values())
     gateway = rows["gateway"]["where"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
