@@ -22,6 +22,11 @@ from infra.errors import ServiceUnavailable
 from infra.same_origin import origins
 from infra.settings import settings
 
+POOL = "local"
+"""The work pool whose worker `nightshift up` runs."""
+HERE = "run"
+"""Tag of flow runs that `nightshift run` runs in its own process."""
+
 
 class PrefectServer:
     """A Prefect server on a free loopback port, for this machine's programs and its own UI; its log

@@ -208,6 +208,53 @@ def test_a_run_killed_with_whoever_started_it_is_crashed_in_the_ui(served: User)
     assert not any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
 
 
+def test_a_run_killed_before_it_has_begun_is_crashed_in_the_ui(served: User) -> None:
+    process = served.start("run", "cost-guard")
+    files = served.home / "flow-runs"
+    there = set(files.glob("*.lock"))
+    while not (mine := set(files.glob("*.lock")) - there):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    path = f"flow_runs/{mine.pop().stem}"
+    assert api(served, "GET", path).json()["state"]["type"] == "RUNNING"
+    crashed = "flow run cost-guard: its process was killed; it has crashed"
+    assert crashed in served.json("run", "cost-guard", "--dry-run")["done"]
+    assert crashed in served.json("run", "cost-guard")["done"]
+    assert api(served, "GET", path).json()["state"]["type"] == "CRASHED"
+    assert not [file for file in files.iterdir() if file.stem in path], "it is told once"
+
+
+SWEEP = """
+from datetime import timedelta
+from infra import database
+from tasks import crashed
+crashed.PENDING = timedelta(0)
+print(crashed.tell_of_crashed(database.pool(), False))
+"""
+
+
+def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: User) -> None:
+    deployment = api(served, "GET", "deployments/name/cost-guard/cost-guard").json()
+    pending = {"state": {"type": "PENDING"}, "name": "left behind"}
+    path = f"deployments/{deployment['id']}/create_flow_run"
+    left = api(served, "POST", path, pending).json()
+    here = {"flow_id": deployment["flow_id"], "tags": ["run"], **pending, "name": "killed here"}
+    killed = api(served, "POST", "flow_runs/", here).json()
+    strange = api(served, "POST", "flow_runs/", here | {"tags": [], "name": "strange"}).json()
+    environment = served.environment() | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", SWEEP], env=environment, check=True, timeout=60)
+
+    def state(run: dict[str, str]) -> str:
+        return api(served, "GET", f"flow_runs/{run['id']}").json()["state"]["type"]
+
+    assert state(killed) == "CRASHED" and state(strange) == "PENDING"
+    deadline = time.monotonic() + 60
+    while state(left) != "COMPLETED":
+        assert time.monotonic() < deadline, state(left)
+        time.sleep(0.3)
+
+
 def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:
     code, _, err = user.run("submit", "cost-guard")
     assert code == 4 and "nightshift up" in err and "Traceback" not in err
