@@ -63,15 +63,10 @@ def _remember() -> dict[str, list[Any]]:
     """Schedules by id of deployment, kept until `_restore`: as they are now, or as they were before
     a deploying that did not come to its end."""
     try:
-        there = prefect_server.ask("deployments/filter", {})
+        there = prefect_server.deployments(flow_names())
     except OSError as error:
         raise prefect_server.unanswered(error) from None
-    names = flow_names()
-    before = {
-        one["id"]: [_schedule(each) for each in one["schedules"]]
-        for one in there
-        if one["name"] in names
-    }
+    before = {one["id"]: [_schedule(each) for each in one["schedules"]] for one in there}
     if _file().is_file():
         before |= json.loads(_file().read_text())
     _file().parent.mkdir(parents=True, exist_ok=True)  # the server may be elsewhere

@@ -154,7 +154,7 @@ def check_prefect() -> Found:
     api = os.environ["PREFECT_API_URL"]
     try:
         version = prefect_server.ask("admin/version")
-        there = {one["name"] for one in prefect_server.ask("deployments/filter", {})}
+        there = {one["name"] for one in prefect_server.deployments(flow_names())}
     except OSError as error:
         raise prefect_server.unanswered(error) from None
     ours = importlib.metadata.version("prefect")

@@ -78,12 +78,11 @@ def test_schedules_outlive_a_deploying_that_fails_or_is_killed(
     mine = {"schedule": {"cron": "0 3 * * *"}, "active": True, "max_scheduled_runs": None}
     mine |= {"parameters": {}, "slug": None}
     stored = {"id": "1", "name": "cost-guard", "schedules": [mine]}
-    others = {"id": "2", "name": "of-somebody-else", "schedules": []}
     client = MagicMock()
     client.return_value.__enter__.return_value = client
     monkeypatch.setattr("prefect.client.orchestration.get_client", client)
     monkeypatch.setattr(deploy.prefect_server, "find", lambda: (home / "prefect").mkdir())
-    monkeypatch.setattr(deploy.prefect_server, "ask", lambda *_: [stored, others])
+    monkeypatch.setattr(deploy.prefect_server, "ask", lambda *_: [stored])
     fails = [sys.executable, "-c", "print('prefect.yaml: no'); raise SystemExit(1)"]
     popen = subprocess.Popen
     monkeypatch.setattr(deploy.subprocess, "Popen", lambda _, **how: popen(fails, **how))

@@ -138,7 +138,11 @@ def test_failures_have_the_exit_codes_of_run(served: User) -> None:
     assert code == 2 and "--data-hours" in err
 
 
-def test_doctor_finds_everything_up(served: User) -> None:
+def test_doctor_finds_everything_up_among_many_of_others(served: User) -> None:
+    flow = api(served, "POST", "flows/", {"name": "of somebody else"}).json()["id"]
+    for number in range(200):  # as many as the server gives at once
+        other = {"name": f"a {number}", "flow_id": flow}
+        assert api(served, "POST", "deployments/", other).is_success
     found = {one["check"]: one for one in served.json("doctor")}
     for check in ("Python", "database", "Prefect", "webhooks", "budget", "object store"):
         assert found[check]["state"] == "ok", found[check]
