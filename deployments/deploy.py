@@ -8,7 +8,9 @@ HOME/prefect/schedules.json meanwhile, so that one that ends in the middle loses
 puts them back.
 """
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ SECONDS = 180
 
 def main() -> None:
     prefect_server.find()
+    _alone()
     before = _remember()
     deploying = subprocess.Popen(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
@@ -53,6 +56,12 @@ def main() -> None:
         blocks = [_block(client, given) for given in settings().notifications]
         found = [block for block in blocks if block is not None]
         automations.apply(client, automations.automations(flows, found))
+
+
+def _alone() -> None:
+    """Wait for another one of this home folder, and hold the lock until this process ends."""
+    lock = os.open(_file().with_name("deploy.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _file() -> Path:

@@ -139,12 +139,15 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
     python(user, api, BLOCK.format(url=f"http://127.0.0.1:{inbox.server_port}"))
     chain = there["feedback.threshold-reached starts dpo-training"]
     ask("PATCH", f"automations/{chain['id']}", {"enabled": True})
+    given = ("name", "description", "enabled", "tags", "trigger", "actions")
+    ask("POST", "automations/", {name: chain[name] for name in given})  # of another `up` then
     nightly = ask("GET", "deployments/name/nightly-ppo/nightly-ppo")
     own = {"schedule": {"cron": "5 5 * * *", "timezone": "Europe/Berlin"}, "active": True}
     theirs = nightly["schedules"][0] | {"active": True}
     ask("PATCH", f"deployments/{nightly['id']}", {"schedules": [own, schedule(theirs)]})
     user.json("up", "--detach")  # a second one deploys again
     again = automations()
+    assert len(again) == len(ask("POST", "automations/filter", {})), "a flow would start twice"
     assert set(again) == chains | {f"notice of {n}" for n in ("budget warnings", "failed gates",
                                                              "failed runs")}  # fmt: skip
     assert again[chain["name"]]["enabled"] and again[chain["name"]]["id"] == chain["id"]
