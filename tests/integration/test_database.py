@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -134,6 +135,13 @@ def test_migrations_are_applied_once(database: db.Pool) -> None:
         rows = connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()
     assert rows[0]["name"] == "0001_spine.sql"
     assert len(rows) == len({row["name"] for row in rows})
+
+
+def test_two_first_starts_at_once_make_a_database_once(database: db.Pool) -> None:
+    with ThreadPoolExecutor(4) as starts:
+        list(starts.map(db.ensure_database, ["made_at_once"] * 4))
+    with database.connection() as connection:
+        connection.execute("DROP DATABASE made_at_once")
 
 
 def test_only_one_process_holds_the_right_to_a_run(database: db.Pool) -> None:
