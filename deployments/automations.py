@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prefect.automations import AutomationCore, EventTrigger, RunDeployment, SendNotification
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.events.schemas.automations import Automation
 
 from tasks import feedback, guard, observations, readings
@@ -82,7 +83,8 @@ def apply(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
 
     Of two with one name, as two `up` of different home folders can make, one that is on stays.
     """
-    mine = [one for one in client.read_automations(limit=200) if TAG in one.tags]
+    tagged = AutomationFilter(tags=AutomationFilterTags(all_=[TAG]))
+    mine = client.read_automations(automations=tagged)
     there: dict[str, Automation] = {}
     for one in sorted(mine, key=lambda one: not one.enabled):
         if there.setdefault(one.name, one) is not one:
