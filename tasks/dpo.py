@@ -245,6 +245,7 @@ def publish_training(
         "pairs whose prompt leaves no room for an answer": int(trained["too_long"]),
         "simulated pairs among them, at most": card["simulated"],
         "held-out pairs": len(pairs),
+        "prompts or groups that they are of": len({pair["group"] for pair in pairs}),
         "held-out prompts judged": len(rows),
     }
     report = publish.draft(work, champion, candidate, rows, verdict, served, collected)
@@ -285,7 +286,8 @@ def publish_training(
 
 def pair_scores(pairs: list[dict[str, Any]], beta: float) -> list[Score]:
     """How often each policy ranks held-out pairs right: by its implicit reward, β times the
-    log-ratio to the base, and by its likelihood a token."""
+    log-ratio to the base, and by its likelihood a token. Pairs of one prompt (or group) err
+    together."""
 
     def right(difference: float) -> float:
         return 0.5 if difference == 0 else float(difference > 0)
@@ -301,8 +303,9 @@ def pair_scores(pairs: list[dict[str, Any]], beta: float) -> list[Score]:
             by_likelihood[side] = {"right": right(per_token)}
         measures["pairs by reward"].append(by_reward)
         measures["pairs by likelihood"].append(by_likelihood)
+    groups = [pair["group"] for pair in pairs]
     return [
-        publish.score(rows, "right").model_copy(update={"name": name})
+        publish.score(rows, "right", groups).model_copy(update={"name": name})
         for name, rows in measures.items()
     ]
 

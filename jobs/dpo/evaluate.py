@@ -23,6 +23,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from jobs.dpo.config import PairEvaluateConfig
+from jobs.dpo.data import normalised
 from jobs.dpo.judge import Judge
 from jobs.dpo.pairs import content, fitting, fitting_prompts, limit_of, load
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, stored_content
@@ -61,7 +62,8 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     path = job.scratch / "pairs.jsonl"
     with path.open("w") as stream:
         for n, pair in enumerate(pairs):
-            row = {"group": pair["group"] or pair["prompt"], "tokens": scored["base"][n][2:]}
+            row = {"group": pair["group"] or normalised(pair["prompt"])}
+            row |= {"tokens": scored["base"][n][2:]}
             row |= {f"{side}_length": len(pair[side]) for side in ("chosen", "rejected")}
             row |= {name: scored[name][n][:2] for name in POLICIES}
             stream.write(json.dumps(row) + "\n")
