@@ -18,7 +18,14 @@ from jobs.ppo.config import RewardModelConfig, SampleConfig
 from jobs.ppo.data import read_prompts
 from tasks import plan, preferences, publish
 from tasks.dpo_parameters import DPOTrainingParameters
-from tasks.inputs import Inputs, function_spec, store, store_function, store_model
+from tasks.inputs import (
+    Inputs,
+    function_spec,
+    require_file,
+    store,
+    store_function,
+    store_model,
+)
 from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, design_version, resources, with_design
 from tasks.report import Report, Score
 from tasks.run import Work
@@ -359,7 +366,7 @@ def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:
 def _stored_prompts(option: str, path: str | None) -> Artifact | None:
     if path is None:
         return None
-    read_prompts(Path(path), option)
+    read_prompts(require_file(option, path), option)
     return store(Path(path), "prompts")
 
 

@@ -25,7 +25,7 @@ from sacrebleu.metrics import BLEU
 from jobs.dpo.config import PairEvaluateConfig
 from jobs.dpo.data import normalised
 from jobs.dpo.judge import Judge
-from jobs.dpo.pairs import content, fitting, fitting_prompts, limit_of, load
+from jobs.dpo.pairs import content, fitting_prompts, limit_of, load, with_room
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, stored_content
 from jobs.ppo.evaluate import POLICIES, evaluate, write_rows
 from jobs.ppo.inputs import optional_input, stop_when_told
@@ -42,7 +42,7 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     stored = load(dataset / "held_out.parquet", job.scratch / "cache")
     pairs: list[Any] = []
     if len(stored):  # simulated pairs are never held out
-        kept = fitting(stored, shapes, config.max_tokens)
+        kept = with_room(stored, shapes, config.max_tokens)
         pairs = kept.select(range(min(config.pair_limit, len(kept)))).to_list()
     scored: dict[str, list[list[float]]] = {}
 

@@ -167,3 +167,9 @@ def test_a_base_without_an_end_is_refused(run_job, files, tmp_path):
     run = (preflight.program, PreflightConfig, "dpo.preflight")
     with pytest.raises(InputError, match="end-of-sequence"):
         run_job(*run, config, **inputs)
+
+
+def test_held_out_pairs_without_room_leave_the_answers_to_judge(run_job, files):
+    metrics, rows, pairs = judge(run_job, files, max_tokens=8)
+    assert pairs == [] and metrics["held_out_pairs"] == 0
+    assert len(rows) > 3
