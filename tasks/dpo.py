@@ -66,11 +66,6 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         raise InputError(
             "--simulate: there are no prompts to answer", "Give --prompts a file of JSON lines."
         )
-    if parameters.simulate and parameters.dataset and "://" in parameters.dataset:
-        raise InputError(
-            "--simulate: a dataset that was made before takes no more pairs",
-            "Give --dataset a file of JSON lines, or leave --simulate out.",
-        )
     given = Given(
         base=None if parameters.model == DESIGN else store_model(parameters.model),
         prompts=_stored_prompts("--prompts", parameters.prompts),
@@ -80,7 +75,13 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         success=store_function("--success", parameters.success),
         design=design_version() if parameters.model == DESIGN else None,
     )
-    return given.model_copy(update=dict(preferences.given_dataset(parameters)))
+    given = given.model_copy(update=dict(preferences.given_dataset(parameters)))
+    if parameters.simulate and given.dataset:
+        raise InputError(
+            "--simulate: a dataset that was made before takes no more pairs",
+            "Give --dataset a file of JSON lines, or leave --simulate out.",
+        )
+    return given
 
 
 def is_nothing(work: Work, given: Given) -> bool:
@@ -91,10 +92,19 @@ def is_nothing(work: Work, given: Given) -> bool:
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
 def complete_inputs(work: Work, given: Given) -> Given:
-    """Make the demo's base and prompts where they are wanted, once."""
-    if work.parameters.model != DESIGN:
-        return given
-    return given.model_copy(update=dict(with_design(work, given)))
+    """Make the demo's base and prompts where they are wanted, once.
+
+    Raises InputError where only simulated pairs would be there to judge with.
+    """
+    if work.parameters.model == DESIGN:
+        return given.model_copy(update=dict(with_design(work, given)))
+    judged = given.held_out or given.dataset or given.pairs
+    if not judged and not preferences.choose_feedback(work, given.data):
+        raise InputError(
+            "--simulate: simulated pairs are never judged with, and there is no other",
+            "Give prompts to judge with in --held-out, or wait for feedback.",
+        )
+    return given
 
 
 @task(name="build preferences", cache_policy=NO_CACHE)
@@ -327,10 +337,10 @@ def reward_of(parameters: DPOTrainingParameters) -> str | None:
 
 def plan_training(parameters: DPOTrainingParameters) -> list[plan.Step]:
     """The jobs of one training, each with its window and its price at most."""
-    here: list[tuple[str, float]] = []
+    steps: list[plan.Step] = []
     if parameters.model == DESIGN:
-        here.append(("base (once)", parameters.transfer_hours))
-    steps = [plan.step(n, "train", CHECKING, hours, parameters.target) for n, hours in here]
+        hours, target = parameters.transfer_hours, parameters.target
+        steps.append(plan.step("base (once)", "train", CHECKING, hours, target))
     if parameters.simulate:
         steps.append(_step("simulate", parameters.transfer_hours, parameters))
     steps += preferences.plan_dataset(parameters)

@@ -45,11 +45,8 @@ def program(job: Job[PreflightConfig]) -> Outcome:
         _check_weights(base)
     require_special_tokens(policy)
     stored = load(dataset / "train.parquet", job.scratch / "cache")
-    given = optional_input(job, "prompts")
-    prompts = (
-        read_prompts(given, "--held-out")
-        if given
-        else read_prompts(dataset / "prompts.jsonl", "--dataset")
+    prompts = read_prompts(
+        optional_input(job, "prompts") or dataset / "prompts.jsonl", "--held-out"
     )
     _check_apart(stored["prompt"], prompts)
     stored = stored.select(range(min(MOST_PAIRS, len(stored))))

@@ -143,7 +143,6 @@ def test_a_dataset_that_is_spoilt(run_job, llama, tmp_path, write_lines) -> None
     spoilt = {
         r"train\.parquet cannot be read": {"train.parquet": parquet[: len(parquet) // 2]},
         r"train\.parquet lacks confidence, group": {"train.parquet": few.getvalue()},
-        r"Correct that line of --dataset": {"prompts.jsonl": b"{\n"},
     }
     for said, files in spoilt.items():
         folder = tmp_path / f"dataset-{next(NUMBERS)}"
