@@ -1,14 +1,12 @@
 """The steps of DPO training, each safe to repeat: a resumed run finds what is done."""
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import objects, registry
+from infra import registry
 from infra.errors import InputError
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
@@ -26,8 +24,16 @@ from tasks.inputs import (
     store_function,
     store_model,
 )
-from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, design_version, resources, with_design
-from tasks.report import Report, Score
+from tasks.pair_scores import pair_scores
+from tasks.ppo import (
+    DESIGN,
+    SUCCESS_OF_DESIGN,
+    design_version,
+    read_evaluation,
+    resources,
+    with_design,
+)
+from tasks.report import Report
 from tasks.run import Work
 from tasks.winrate import win_rate
 
@@ -253,8 +259,7 @@ def publish_training(
     served: str | None,
 ) -> Report:
     """The report of a training: verdict, win rate, pairs, data card, cost."""
-    rows = _lines(evaluation.artifacts["evaluation"])
-    pairs = _lines(evaluation.artifacts["pairs"])
+    rows, pairs = read_evaluation(evaluation), read_evaluation(evaluation, "pairs")
     card, card_text = preferences.read_card(dataset)
     metrics, trained = evaluation.metrics, candidate.metrics
     collected = {
@@ -301,32 +306,6 @@ def publish_training(
     )
 
 
-def pair_scores(pairs: list[dict[str, Any]], beta: float) -> list[Score]:
-    """How often each policy ranks held-out pairs right: by its implicit reward, β times the
-    log-ratio to the base, and by its likelihood a token. Pairs of one prompt (or group) err
-    together."""
-
-    def right(difference: float) -> float:
-        return 0.5 if difference == 0 else float(difference > 0)
-
-    measures: dict[str, list[dict[str, Any]]] = {"pairs by reward": [], "pairs by likelihood": []}
-    for pair in pairs:
-        by_reward, by_likelihood = {}, {}
-        for side in ("base", "champion", "candidate"):
-            (chosen, rejected), base = pair[side], pair["base"]
-            margin = beta * ((chosen - base[0]) - (rejected - base[1]))
-            by_reward[side] = {"right": right(margin)}
-            per_token = chosen / pair["tokens"][0] - rejected / pair["tokens"][1]
-            by_likelihood[side] = {"right": right(per_token)}
-        measures["pairs by reward"].append(by_reward)
-        measures["pairs by likelihood"].append(by_likelihood)
-    groups = [pair["group"] for pair in pairs]
-    return [
-        publish.score(rows, "right", groups).model_copy(update={"name": name})
-        for name, rows in measures.items()
-    ]
-
-
 def reward_of(parameters: DPOTrainingParameters) -> str | None:
     """What judges answers: the user's reward, the demo's for its model, or None."""
     if parameters.judge:
@@ -338,16 +317,16 @@ def reward_of(parameters: DPOTrainingParameters) -> str | None:
 def plan_training(parameters: DPOTrainingParameters) -> list[plan.Step]:
     """The jobs of one training, each with its window and its price at most."""
     steps: list[plan.Step] = []
+    hours, target = parameters.transfer_hours, parameters.target
     if parameters.model == DESIGN:
-        hours, target = parameters.transfer_hours, parameters.target
         steps.append(plan.step("base (once)", "train", CHECKING, hours, target))
     if parameters.simulate:
-        steps.append(_step("simulate", parameters.transfer_hours, parameters))
+        steps.append(_step("simulate", hours, parameters))
     steps += preferences.plan_dataset(parameters)
     if not parameters.judge and reward_of(parameters) is None:
         machine = judge_resources(parameters)
-        steps.append(plan.step("judge", "train", machine, parameters.hours, parameters.target))
-    steps.append(plan.step("preflight", "train", CHECKING, parameters.transfer_hours, "local"))
+        steps.append(plan.step("judge", "train", machine, parameters.hours, target))
+    steps.append(plan.step("preflight", "train", CHECKING, hours, "local"))
     steps.append(_step("train", parameters.hours, parameters))
     steps.append(_step("validate", parameters.deploy_hours, parameters))
     return steps
@@ -387,12 +366,6 @@ def _held_out(given: Given) -> dict[str, str]:
 def _champion(champion: ModelVersion) -> dict[str, str]:
     """The champion's adapter; the base alone is no input."""
     return {} if champion.uri == champion.base else {"champion": champion.uri}
-
-
-def _lines(artifact: Artifact) -> list[dict[str, Any]]:
-    with TemporaryDirectory() as scratch:
-        path = objects.get(artifact.uri, Path(scratch) / "lines", artifact.sha256)
-        return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _how(trained: dict[str, float]) -> str:

@@ -43,7 +43,8 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     pairs: list[Any] = []
     if len(stored):  # simulated pairs are never held out
         kept = with_room(stored, shapes, config.max_tokens)
-        pairs = kept.select(range(min(config.pair_limit, len(kept)))).to_list()
+        drawn = kept.shuffle(seed=config.seed)  # a file may begin with many pairs of one group
+        pairs = drawn.select(range(min(config.pair_limit, len(drawn)))).to_list()
     scored: dict[str, list[list[float]]] = {}
 
     def score_pairs(name: str, policy: Policy) -> None:

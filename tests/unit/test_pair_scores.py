@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.dpo import pair_scores
+from tasks.pair_scores import pair_scores
 
 
 def pair(group: str, champion: float, candidate: float) -> dict:
