@@ -10,10 +10,11 @@ itself sloppy) and else rate it with 1 to 5 stars by its reward, give or take a 
 First fixed settings are compared on a validation set; chosen is the one of a single epoch whose
 gain is largest on its worst seed (a second epoch doubles the cost, and is shown for comparison).
 Then that one, plain DPO and the defaults are measured once on requests, and with users, samples and
-training seeds, that nothing was chosen on. All requests that judge have phrasings that neither the
-base nor the training has seen. Printed: the share of requests that are solved, before and after,
-greedy, with the 95 % bootstrap interval of the paired gain of each seed, and the mean gain with
-Student's t over the seeds.
+training seeds, that nothing was chosen on. With `--validation-seeds 0` nothing is chosen, and the
+defaults alone are measured; `--first-seed` draws other requests, users and samples. All requests
+that judge have phrasings that neither the base nor the training has seen. Printed: the share of
+requests that are solved, before and after, greedy, with the 95 % bootstrap interval of the paired
+gain of each seed, and the mean gain with Student's t over the seeds.
 """
 
 import argparse
@@ -54,8 +55,8 @@ CANDIDATES: list[dict[str, Any]] = [
 ]
 """Plain DPO; APO for chosen answers that are better than the policy's (D'Oosterlinck et al. 2024);
 RPO, whose paper takes 1 (Pang et al. 2024)."""
-SEEDS = {"validation": 100, "report": 200}
-"""The first seed of each; the requests are drawn from it, too."""
+FIRST_SEED = 100
+"""Of the validation; its requests are drawn from it, too."""
 
 
 def main() -> None:
@@ -67,34 +68,37 @@ def main() -> None:
     parser.add_argument("--validation-seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=200, help="of the report")
     options = parser.parse_args()
-    judging = draw(options.validation_requests, options.requests)
+    judging = draw(options)
     with tempfile.TemporaryDirectory() as place:
         for split in judging:
             (Path(place) / split).mkdir()
-        found = measure(
-            Path(place) / "validation", judging["validation"], CANDIDATES,
-            options.validation_seeds, SEEDS["validation"], options,
-        )  # fmt: skip
-        single = [one for one in CANDIDATES if one["epochs"] == 1]
-        chosen = max(single, key=lambda one: min(gains_of(found, one)))
-        print(f"\nchosen on the validation set: {chosen}\n", flush=True)
-        compared = [DEFAULT, *({json.dumps(one): one for one in (PLAIN, chosen)}.values())]
+        found, chosen, compared = [], None, [DEFAULT]
+        if options.validation_seeds:
+            found = measure(
+                Path(place) / "validation", judging["validation"], CANDIDATES,
+                options.validation_seeds, FIRST_SEED, options,
+            )  # fmt: skip
+            single = [one for one in CANDIDATES if one["epochs"] == 1]
+            chosen = max(single, key=lambda one: min(gains_of(found, one)))
+            print(f"\nchosen on the validation set: {chosen}\n", flush=True)
+            compared += {json.dumps(one): one for one in (PLAIN, chosen)}.values()
         reported = measure(
             Path(place) / "report", judging["report"], compared,
-            options.seeds, SEEDS["report"], options,
+            options.seeds, options.first_seed, options,
         )  # fmt: skip
     print(json.dumps({"validation": found, "chosen": chosen, "report": reported}))
 
 
-def draw(validation: int, report: int) -> dict[str, list[Row]]:
+def draw(options: argparse.Namespace) -> dict[str, list[Row]]:
     """Requests to choose by and to report on, no prompt in both."""
-    chosen_by = rows("held_out", validation, SEEDS["validation"])
+    chosen_by = rows("held_out", options.validation_requests, FIRST_SEED)
     seen = {row["prompt"] for row in chosen_by}
-    fresh = rows("held_out", 2 * report, SEEDS["report"])
+    fresh = rows("held_out", 2 * options.requests, options.first_seed)
     return {
         "validation": chosen_by,
-        "report": [row for row in fresh if row["prompt"] not in seen][:report],
+        "report": [row for row in fresh if row["prompt"] not in seen][: options.requests],
     }
 
 

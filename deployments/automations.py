@@ -10,6 +10,8 @@ from uuid import UUID
 
 from prefect.automations import AutomationCore, EventTrigger, RunDeployment, SendNotification
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.events.filters import AutomationFilter, AutomationFilterTags
+from prefect.events.schemas.automations import Automation
 
 from tasks import feedback, guard, observations, readings
 
@@ -77,8 +79,16 @@ def automations(flows: dict[str, UUID], blocks: Sequence[UUID]) -> list[Automati
 
 
 def apply(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
-    """Make the server's automations with our tag the `wanted` ones; safe to repeat."""
-    there = {one.name: one for one in client.read_automations(limit=200) if TAG in one.tags}
+    """Make the server's automations with our tag the `wanted` ones; safe to repeat.
+
+    Of two with one name, as two `up` of different home folders can make, one that is on stays.
+    """
+    tagged = AutomationFilter(tags=AutomationFilterTags(all_=[TAG]))
+    mine = client.read_automations(automations=tagged)
+    there: dict[str, Automation] = {}
+    for one in sorted(mine, key=lambda one: not one.enabled):
+        if there.setdefault(one.name, one) is not one:
+            client.delete_automation(one.id)
     for automation in wanted:
         old = there.pop(automation.name, None)
         if old is None:

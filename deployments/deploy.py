@@ -8,7 +8,9 @@ HOME/prefect/schedules.json meanwhile, so that one that ends in the middle loses
 puts them back.
 """
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ SECONDS = 180
 
 def main() -> None:
     prefect_server.find()
+    _alone()
     before = _remember()
     deploying = subprocess.Popen(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
@@ -55,6 +58,12 @@ def main() -> None:
         automations.apply(client, automations.automations(flows, found))
 
 
+def _alone() -> None:
+    """Wait for another one of this home folder, and hold the lock until this process ends."""
+    lock = os.open(_file().with_name("deploy.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def _file() -> Path:
     return settings().home / "prefect" / "schedules.json"
 
@@ -63,15 +72,10 @@ def _remember() -> dict[str, list[Any]]:
     """Schedules by id of deployment, kept until `_restore`: as they are now, or as they were before
     a deploying that did not come to its end."""
     try:
-        there = prefect_server.ask("deployments/filter", {})
+        there = prefect_server.deployments(flow_names())
     except OSError as error:
         raise prefect_server.unanswered(error) from None
-    names = flow_names()
-    before = {
-        one["id"]: [_schedule(each) for each in one["schedules"]]
-        for one in there
-        if one["name"] in names
-    }
+    before = {one["id"]: [_schedule(each) for each in one["schedules"]] for one in there}
     if _file().is_file():
         before |= json.loads(_file().read_text())
     _file().parent.mkdir(parents=True, exist_ok=True)  # the server may be elsewhere

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from deployments import gateway
 from deployments.catalogue import flow_names
-from deployments.services import POOL, Worker
+from deployments.services import Worker
 from infra import database, hooks, keeper, ledger, objects, prefect_server
 from infra.compute import environments, local
 from infra.errors import (
@@ -36,6 +36,7 @@ from infra.errors import (
     StorageFull,
 )
 from infra.hooks import secrets
+from infra.prefect_server import POOL
 from infra.settings import settings, unknown_variables
 
 LEAST_GB, ENOUGH_GB = 2, 20
@@ -153,7 +154,7 @@ def check_prefect() -> Found:
     api = os.environ["PREFECT_API_URL"]
     try:
         version = prefect_server.ask("admin/version")
-        there = {one["name"] for one in prefect_server.ask("deployments/filter", {})}
+        there = {one["name"] for one in prefect_server.deployments(flow_names())}
     except OSError as error:
         raise prefect_server.unanswered(error) from None
     ours = importlib.metadata.version("prefect")

@@ -22,9 +22,9 @@ from deployments.gateway import Gateway
 from infra import database, keeper, prefect_server
 from infra.errors import ServiceUnavailable
 from infra.keeper import Service
+from infra.prefect_server import POOL
 from infra.settings import REPOSITORY, settings
 
-POOL = "local"
 NAME = "nightshift"
 DEPLOY_SECONDS = 200
 

@@ -32,10 +32,12 @@ def run(name: str, parameters: BaseModel, as_json: bool) -> None:
     _prepare_logging()
     database.pool()
     prefect_server.ensure()
+    from prefect import tags
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
-    report = flow_function(name)(parameters)
+    with tags(prefect_server.HERE):
+        report = flow_function(name)(parameters)
     if as_json:
         sys.stdout.write(report.model_dump_json() + "\n")
     else:

@@ -10,6 +10,7 @@ run is finished by the next one with the same parameters.
 from prefect import flow
 
 from tasks import preferences
+from tasks.crashed import attend
 from tasks.dpo_parameters import PreferenceParameters
 from tasks.hooks import release_compute
 from tasks.plan import Step
@@ -20,6 +21,7 @@ from tasks.run import begin
 @flow(
     name="build-preferences",
     flow_run_name="build-preferences {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

@@ -11,6 +11,7 @@ start a retraining.
 from prefect import flow
 
 from tasks import surrogate_data
+from tasks.crashed import attend
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.report import Notice
@@ -21,6 +22,7 @@ from tasks.surrogate_parameters import ObservationParameters
 @flow(
     name="collect-observations",
     flow_run_name="collect-observations {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

@@ -10,11 +10,12 @@ a machine without the label.
 from prefect import flow
 
 from tasks import guard
+from tasks.crashed import attend
 from tasks.guard import CostGuardParameters, GuardReport
 from tasks.plan import Step
 
 
-@flow(name="cost-guard", flow_run_name="cost-guard")
+@flow(name="cost-guard", flow_run_name="cost-guard", on_running=[attend])
 def cost_guard(parameters: CostGuardParameters) -> GuardReport:
     """End what nobody pays for, free what nobody uses, warn before a budget is spent."""
     done = guard.sweep(parameters.dry_run)

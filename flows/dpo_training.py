@@ -11,6 +11,7 @@ parameters.
 from prefect import flow
 
 from tasks import dpo, ppo, preferences
+from tasks.crashed import attend
 from tasks.dpo_parameters import DPOTrainingParameters
 from tasks.hooks import release_compute
 from tasks.plan import Step
@@ -21,6 +22,7 @@ from tasks.run import begin
 @flow(
     name="dpo-training",
     flow_run_name="dpo-training {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

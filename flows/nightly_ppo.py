@@ -9,6 +9,7 @@ run is finished by the next one with the same parameters.
 from prefect import flow
 
 from tasks import ppo
+from tasks.crashed import attend
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.ppo_parameters import NightlyPPOParameters
@@ -20,6 +21,7 @@ from tasks.run import begin
 @flow(
     name="nightly-ppo",
     flow_run_name="nightly-ppo {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

@@ -10,6 +10,7 @@ points of both fronts are simulated to see which promises were kept.
 from prefect import flow
 
 from tasks import surrogate_optimisation as optimisation
+from tasks.crashed import attend
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.report import Notice
@@ -21,6 +22,7 @@ from tasks.surrogate_parameters import OptimisationParameters
 @flow(
     name="surrogate-optimisation",
     flow_run_name="surrogate-optimisation {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

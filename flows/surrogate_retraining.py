@@ -10,6 +10,7 @@ next one with the same parameters.
 from prefect import flow
 
 from tasks import ppo, surrogate, surrogate_data
+from tasks.crashed import attend
 from tasks.hooks import release_compute
 from tasks.plan import Step
 from tasks.report import Notice, Report
@@ -22,6 +23,7 @@ from tasks.surrogate_report import publish_retraining
 @flow(
     name="surrogate-retraining",
     flow_run_name="surrogate-retraining {parameters.name}",
+    on_running=[attend],
     on_cancellation=[release_compute],
     on_crashed=[release_compute],
 )

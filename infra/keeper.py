@@ -19,6 +19,7 @@ import fcntl
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,9 @@ START_SECONDS = 120
 END_SECONDS = 40
 START_ATTEMPTS = 5
 """After a crash the remains of the old service may stand in the way for a moment."""
+LOG_BYTES = 10_000_000
+"""A log that has grown to this becomes log.txt.1, and the one before is gone: strangers' refused
+requests are lines of the gateway's."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -180,6 +184,7 @@ def keep(service: Service) -> None:
                 elif (failures := failures + 1) == START_ATTEMPTS:
                     raise service.error(f"ended with exit code {process.returncode} while starting")
                 while process.poll() is None and not stop:
+                    _limit(folder / "log.txt")
                     try:
                         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except BlockingIOError:
@@ -189,6 +194,15 @@ def keep(service: Service) -> None:
             finally:
                 ready.unlink(missing_ok=True)
                 _end(process, service.death_signal)
+
+
+def _limit(log: Path) -> None:
+    """Begin a log anew that is full. Its writers hold it open, and append: where it then ends."""
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+        if log.stat().st_size >= LOG_BYTES:
+            with contextlib.suppress(OSError):  # the disk is full
+                shutil.copyfile(log, log.with_suffix(".txt.1"))
+            os.truncate(log, 0)
 
 
 def _becomes_ready(service: Service, process: subprocess.Popen[bytes], ready: Path) -> bool:

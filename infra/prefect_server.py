@@ -15,14 +15,22 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from uuid import uuid4
 
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
+from infra.same_origin import origins
 from infra.settings import settings
+
+POOL = "local"
+"""The work pool whose worker `nightshift up` runs."""
+HERE = "run"
+"""Tag of flow runs that `nightshift run` runs in its own process."""
 
 
 class PrefectServer:
-    """`prefect server start` on a free loopback port; its log lies in `folder`."""
+    """A Prefect server on a free loopback port, for this machine's programs and its own UI; its log
+    lies in `folder`."""
 
     death_signal = signal.SIGTERM
     error = ServiceUnavailable
@@ -35,8 +43,8 @@ class PrefectServer:
         database.ensure_database("prefect")
         self.port = self.port or keeper.free_port()  # the same after a crash: clients know it
         return subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start"]
-            + ["--host", "127.0.0.1", "--port", str(self.port)],
+            [sys.executable, "-m", "infra.same_origin"]
+            + ["prefect.server.api.server:create_app", str(self.port)],
             stdin=subprocess.DEVNULL,
             preexec_fn=keeper.die_with_parent(self.death_signal),
             env=os.environ
@@ -44,9 +52,7 @@ class PrefectServer:
                 "PREFECT_HOME": str(self.folder / "home"),
                 "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", "asyncpg"),
                 "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
-                # any web page could otherwise start runs from the browser of who looks at it
-                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{self.port},"
-                f"http://localhost:{self.port}",
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins(self.port)),
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             },
@@ -85,10 +91,22 @@ def find() -> str:
 def ask(path: str, content: dict[str, Any] | None = None) -> Any:
     """POST `content` to, or GET without it from, the API that PREFECT_API_URL names, without
     importing Prefect. Raises OSError, also if it is no Prefect server that answers."""
+    try:
+        return _answer(path, content, {})
+    except HTTPError as error:
+        if content is None or error.code != 403:  # it may want a token against CSRF
+            raise
+    client = uuid4().hex
+    token = _answer(f"csrf-token?client={client}", None, {})["token"]
+    headers = {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token}
+    return _answer(path, content, headers)
+
+
+def _answer(path: str, content: dict[str, Any] | None, headers: dict[str, str]) -> Any:
     asked = urllib.request.Request(  # noqa: S310 - PREFECT_API_URL is http
         f"{os.environ['PREFECT_API_URL']}/{path}",
         data=None if content is None else json.dumps(content).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"} | headers,
     )
     if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
         asked.add_header("Authorization", f"Basic {b64encode(auth.encode()).decode()}")
@@ -100,6 +118,15 @@ def ask(path: str, content: dict[str, Any] | None = None) -> Any:
         raise
     except (HTTPException, ValueError) as error:
         raise OSError(f"what answers is no Prefect server: {error}") from None
+
+
+def deployments(flows: list[str]) -> list[dict[str, Any]]:
+    """The deployments of these flows, each named like its flow. Raises OSError.
+
+    A server tells 200 at once, and may have more of others.
+    """
+    named = {"name": {"any_": flows}}
+    return ask("deployments/filter", {"flows": named, "deployments": named})
 
 
 def unanswered(error: OSError) -> ServiceUnavailable:

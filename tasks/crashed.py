@@ -2,21 +2,52 @@
 
 A worker reports the end of the processes that it started. Where it was killed too, or there was
 none, the run would be `Running` in the UI for ever. The lock of a run tells: a process that lives
-holds it, and one that ends by itself takes its name off the run.
+holds it, and one that ends by itself takes its name off the run. Before it has begun a run, and in
+a flow that begins none, the lock on a file of this machine tells, which a hook takes as soon as the
+flow run is `Running`. One that never was is `Pending` for ever.
 """
 
+import fcntl
 import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
+from prefect.states import Crashed, Scheduled
 
-from infra import runs
+from infra import keeper, runs
 from infra.database import Pool
+from infra.prefect_server import HERE, POOL
+from infra.settings import settings
 from tasks.reconcile import is_dead
 
 log = logging.getLogger("nightshift")
+
+PENDING = timedelta(minutes=10)
+"""A process that has not begun after this will not: it takes seconds."""
+_attended: list[IO[str]] = []
+
+
+def attend(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001
+    """A hook `on_running`: hold the file of this flow run until this process ends, however."""
+    file = _folder() / f"{flow_run.id}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unseen = file.with_suffix(".new")
+    stream = unseen.open("w")
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    stream.write(str(state.id))
+    stream.flush()
+    unseen.replace(file)
+    _attended.append(stream)
 
 
 def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
@@ -26,6 +57,8 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
         with is_dead(run["id"], "") as dead:
             if dead and tell(run["id"], run["flow"], run["flow_run"], dry_run):
                 told.append(f"{run['id']}: its process was killed; its flow run has crashed")
+    with get_client(sync_client=True) as client:
+        told += _unattended(client, dry_run) + _never_begun(client, dry_run)
     for line in told:
         log.info("%s: %s", "would be told" if dry_run else "told", line)
     return told
@@ -34,14 +67,60 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
 def tell(run: str, flow: str, flow_run: str, dry_run: bool = False) -> bool:
     """Whether Prefect took a flow run for running whose process is dead; it is crashed then."""
     with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(UUID(flow_run)).state
-        except ObjectNotFound:  # it was deleted, or is on another server
-            return False
-        if state is None or not state.is_running():
-            return False
-        if not dry_run:
+        found = _running(client, flow_run)
+        if found and not dry_run:
             said = f"Its process was killed. Start {flow} once more with the same values: "
             goes_on = f"{run} then goes on from its last checkpoint."
-            client.set_flow_run_state(UUID(flow_run), Crashed(message=said + goes_on))
-    return True
+            client.set_flow_run_state(found.id, Crashed(message=said + goes_on))
+    return found is not None
+
+
+def _unattended(client: SyncPrefectClient, dry_run: bool) -> list[str]:
+    """Flow runs whose file nobody holds, though they are as running as when it was written."""
+    told = []
+    for file in sorted(_folder().glob("*.lock")):
+        if keeper.is_locked(file):
+            continue
+        found = _running(client, file.stem)
+        if found and str(found.state_id) == file.read_text():
+            told.append(f"flow run {found.name}: its process was killed; it has crashed")
+            if not dry_run:
+                said = "Its process was killed. Start it once more with the same values."
+                client.set_flow_run_state(found.id, Crashed(message=said))
+        if not dry_run:
+            file.unlink()
+    return told
+
+
+def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
+    """Flow runs that are `Pending` for long: the worker takes its own once more."""
+    told = []
+    pending = FlowRunFilterStateType(any_=[StateType.PENDING])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=pending))
+    for one in client.read_flow_runs(flow_run_filter=wanted, limit=200):
+        if not one.state or datetime.now(UTC) - one.state.timestamp < PENDING:
+            continue
+        if one.work_pool_name == POOL:
+            state: State = Scheduled(message="Whatever was to run it was killed before.")
+            told.append(f"flow run {one.name}: no process has begun it; it is scheduled anew")
+        elif HERE in one.tags:
+            state = Crashed(message="Its process was killed before it had begun.")
+            told.append(f"flow run {one.name}: its process was killed; it has crashed")
+        else:
+            continue
+        if not dry_run:
+            client.set_flow_run_state(one.id, state)
+    return told
+
+
+def _running(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:
+    """The flow run, if Prefect takes it for running."""
+    try:
+        found = client.read_flow_run(UUID(flow_run))
+    except ObjectNotFound:  # it was deleted, or is on another server
+        return None
+    return found if found.state and found.state.is_running() else None
+
+
+def _folder() -> Path:
+    return settings().home / "flow-runs"

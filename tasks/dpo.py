@@ -1,14 +1,12 @@
 """The steps of DPO training, each safe to repeat: a resumed run finds what is done."""
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import objects, registry
+from infra import registry
 from infra.errors import InputError
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
@@ -18,9 +16,24 @@ from jobs.ppo.config import RewardModelConfig, SampleConfig
 from jobs.ppo.data import read_prompts
 from tasks import plan, preferences, publish
 from tasks.dpo_parameters import DPOTrainingParameters
-from tasks.inputs import Inputs, function_spec, store, store_function, store_model
-from tasks.ppo import DESIGN, SUCCESS_OF_DESIGN, design_version, resources, with_design
-from tasks.report import Report, Score
+from tasks.inputs import (
+    Inputs,
+    function_spec,
+    require_file,
+    store,
+    store_function,
+    store_model,
+)
+from tasks.pair_scores import pair_scores
+from tasks.ppo import (
+    DESIGN,
+    SUCCESS_OF_DESIGN,
+    design_version,
+    read_evaluation,
+    resources,
+    with_design,
+)
+from tasks.report import Report
 from tasks.run import Work
 from tasks.winrate import win_rate
 
@@ -59,11 +72,6 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         raise InputError(
             "--simulate: there are no prompts to answer", "Give --prompts a file of JSON lines."
         )
-    if parameters.simulate and parameters.dataset and "://" in parameters.dataset:
-        raise InputError(
-            "--simulate: a dataset that was made before takes no more pairs",
-            "Give --dataset a file of JSON lines, or leave --simulate out.",
-        )
     given = Given(
         base=None if parameters.model == DESIGN else store_model(parameters.model),
         prompts=_stored_prompts("--prompts", parameters.prompts),
@@ -73,7 +81,13 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         success=store_function("--success", parameters.success),
         design=design_version() if parameters.model == DESIGN else None,
     )
-    return given.model_copy(update=dict(preferences.given_dataset(parameters)))
+    given = given.model_copy(update=dict(preferences.given_dataset(parameters)))
+    if parameters.simulate and given.dataset:
+        raise InputError(
+            "--simulate: a dataset that was made before takes no more pairs",
+            "Give --dataset a file of JSON lines, or leave --simulate out.",
+        )
+    return given
 
 
 def is_nothing(work: Work, given: Given) -> bool:
@@ -84,10 +98,19 @@ def is_nothing(work: Work, given: Given) -> bool:
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
 def complete_inputs(work: Work, given: Given) -> Given:
-    """Make the demo's base and prompts where they are wanted, once."""
-    if work.parameters.model != DESIGN:
-        return given
-    return given.model_copy(update=dict(with_design(work, given)))
+    """Make the demo's base and prompts where they are wanted, once.
+
+    Raises InputError where only simulated pairs would be there to judge with.
+    """
+    if work.parameters.model == DESIGN:
+        return given.model_copy(update=dict(with_design(work, given)))
+    judged = given.held_out or given.dataset or given.pairs
+    if not judged and not preferences.choose_feedback(work, given.data):
+        raise InputError(
+            "--simulate: simulated pairs are never judged with, and there is no other",
+            "Give prompts to judge with in --held-out, or wait for feedback.",
+        )
+    return given
 
 
 @task(name="build preferences", cache_policy=NO_CACHE)
@@ -236,8 +259,7 @@ def publish_training(
     served: str | None,
 ) -> Report:
     """The report of a training: verdict, win rate, pairs, data card, cost."""
-    rows = _lines(evaluation.artifacts["evaluation"])
-    pairs = _lines(evaluation.artifacts["pairs"])
+    rows, pairs = read_evaluation(evaluation), read_evaluation(evaluation, "pairs")
     card, card_text = preferences.read_card(dataset)
     metrics, trained = evaluation.metrics, candidate.metrics
     collected = {
@@ -245,6 +267,7 @@ def publish_training(
         "pairs whose prompt leaves no room for an answer": int(trained["too_long"]),
         "simulated pairs among them, at most": card["simulated"],
         "held-out pairs": len(pairs),
+        "prompts or groups that they are of": len({pair["group"] for pair in pairs}),
         "held-out prompts judged": len(rows),
     }
     report = publish.draft(work, champion, candidate, rows, verdict, served, collected)
@@ -283,30 +306,6 @@ def publish_training(
     )
 
 
-def pair_scores(pairs: list[dict[str, Any]], beta: float) -> list[Score]:
-    """How often each policy ranks held-out pairs right: by its implicit reward, β times the
-    log-ratio to the base, and by its likelihood a token."""
-
-    def right(difference: float) -> float:
-        return 0.5 if difference == 0 else float(difference > 0)
-
-    measures: dict[str, list[dict[str, Any]]] = {"pairs by reward": [], "pairs by likelihood": []}
-    for pair in pairs:
-        by_reward, by_likelihood = {}, {}
-        for side in ("base", "champion", "candidate"):
-            (chosen, rejected), base = pair[side], pair["base"]
-            margin = beta * ((chosen - base[0]) - (rejected - base[1]))
-            by_reward[side] = {"right": right(margin)}
-            per_token = chosen / pair["tokens"][0] - rejected / pair["tokens"][1]
-            by_likelihood[side] = {"right": right(per_token)}
-        measures["pairs by reward"].append(by_reward)
-        measures["pairs by likelihood"].append(by_likelihood)
-    return [
-        publish.score(rows, "right").model_copy(update={"name": name})
-        for name, rows in measures.items()
-    ]
-
-
 def reward_of(parameters: DPOTrainingParameters) -> str | None:
     """What judges answers: the user's reward, the demo's for its model, or None."""
     if parameters.judge:
@@ -317,17 +316,17 @@ def reward_of(parameters: DPOTrainingParameters) -> str | None:
 
 def plan_training(parameters: DPOTrainingParameters) -> list[plan.Step]:
     """The jobs of one training, each with its window and its price at most."""
-    here: list[tuple[str, float]] = []
+    steps: list[plan.Step] = []
+    hours, target = parameters.transfer_hours, parameters.target
     if parameters.model == DESIGN:
-        here.append(("base (once)", parameters.transfer_hours))
-    steps = [plan.step(n, "train", CHECKING, hours, parameters.target) for n, hours in here]
+        steps.append(plan.step("base (once)", "train", CHECKING, hours, target))
     if parameters.simulate:
-        steps.append(_step("simulate", parameters.transfer_hours, parameters))
+        steps.append(_step("simulate", hours, parameters))
     steps += preferences.plan_dataset(parameters)
     if not parameters.judge and reward_of(parameters) is None:
         machine = judge_resources(parameters)
-        steps.append(plan.step("judge", "train", machine, parameters.hours, parameters.target))
-    steps.append(plan.step("preflight", "train", CHECKING, parameters.transfer_hours, "local"))
+        steps.append(plan.step("judge", "train", machine, parameters.hours, target))
+    steps.append(plan.step("preflight", "train", CHECKING, hours, "local"))
     steps.append(_step("train", parameters.hours, parameters))
     steps.append(_step("validate", parameters.deploy_hours, parameters))
     return steps
@@ -356,7 +355,7 @@ def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:
 def _stored_prompts(option: str, path: str | None) -> Artifact | None:
     if path is None:
         return None
-    read_prompts(Path(path), option)
+    read_prompts(require_file(option, path), option)
     return store(Path(path), "prompts")
 
 
@@ -367,12 +366,6 @@ def _held_out(given: Given) -> dict[str, str]:
 def _champion(champion: ModelVersion) -> dict[str, str]:
     """The champion's adapter; the base alone is no input."""
     return {} if champion.uri == champion.base else {"champion": champion.uri}
-
-
-def _lines(artifact: Artifact) -> list[dict[str, Any]]:
-    with TemporaryDirectory() as scratch:
-        path = objects.get(artifact.uri, Path(scratch) / "lines", artifact.sha256)
-        return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _how(trained: dict[str, float]) -> str:

@@ -4,7 +4,7 @@ Paired bootstrap on the same held-out items (Efron and Tibshirani 1993, ch. 8), 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -71,11 +71,16 @@ class Measured(BaseModel):
 
 
 def paired_interval(
-    candidate: Sequence[float], champion: Sequence[float], confidence: float = 0.95
+    candidate: Sequence[float],
+    champion: Sequence[float],
+    confidence: float = 0.95,
+    groups: Sequence[Hashable] | None = None,
 ) -> tuple[float, float, float]:
     """Mean difference of paired rewards and its percentile bootstrap interval (gain, low, high).
 
-    Raises InputError for unpaired, empty or non-finite rewards.
+    What lies in one of the `groups` errs together, so that whole groups are drawn (Davison and
+    Hinkley 1997, section 3.8); without them every pair is drawn by itself. Raises InputError for
+    unpaired, empty or non-finite rewards.
     """
     from scipy.stats import bootstrap  # takes longer to import than most runs take to start
 
@@ -90,11 +95,18 @@ def paired_interval(
             "a held-out reward is not a finite number", "Correct the function of --reward."
         )
     gain = float(difference.mean())
-    if np.ptp(difference) == 0:
+    sizes = np.ones(len(difference))
+    if groups is not None:
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        place = [numbers[group] for group in groups]
+        difference, sizes = np.bincount(place, difference), np.bincount(place).astype(float)
+    if np.ptp(difference / sizes) == 0:
         return gain, gain, gain
     interval = bootstrap(
-        (difference,),
-        np.mean,
+        (difference, sizes),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        vectorized=True,
         n_resamples=RESAMPLES,
         batch=1000,
         confidence_level=confidence,

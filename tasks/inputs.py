@@ -74,9 +74,9 @@ def store_prompts(prompts: str, held_out: str | None, scratch: Path) -> tuple[Ar
 
     Raises InputError naming option, file and line.
     """
-    training = read_prompts(_file("--prompts", prompts))
+    training = read_prompts(require_file("--prompts", prompts))
     if held_out is not None:
-        apart = read_prompts(_file("--held-out", held_out), "--held-out")
+        apart = read_prompts(require_file("--held-out", held_out), "--held-out")
         check_apart(training, apart)
         return store(Path(prompts), "prompts"), store(Path(held_out), "prompts")
     sides: dict[bool, list[str]] = {False: [], True: []}
@@ -109,7 +109,7 @@ def store_function(option: str, spec: str | None) -> Artifact | None:
             "Give module:function or file.py:function.",
         )
     if place.endswith(".py"):
-        return store(_file(option, place), "functions")
+        return store(require_file(option, place), "functions")
     module = Path(*place.split(".")).with_suffix(".py")
     if module.is_file() and module.parts[0] != "jobs":
         return store(module, "functions")
@@ -124,7 +124,8 @@ def function_spec(spec: str, stored: Artifact | None) -> str:
     return f"{place.rpartition('.')[2]}.py:{name}"
 
 
-def _file(option: str, path: str) -> Path:
+def require_file(option: str, path: str) -> Path:
+    """The path of a user's file. Raises InputError naming the option where there is none."""
     if not Path(path).is_file():
         raise InputError(f"{option}: there is no file {path}", f"Give {option} an existing file.")
     return Path(path)

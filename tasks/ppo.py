@@ -248,9 +248,9 @@ def evaluate_candidate(
     )
 
 
-def read_evaluation(evaluation: JobResult) -> list[dict[str, Any]]:
-    """The rows of an evaluation, verified."""
-    artifact = evaluation.artifacts["evaluation"]
+def read_evaluation(evaluation: JobResult, name: str = "evaluation") -> list[dict[str, Any]]:
+    """The rows of an evaluation, or of another of its artefacts, verified."""
+    artifact = evaluation.artifacts[name]
     with TemporaryDirectory() as scratch:
         path = objects.get(artifact.uri, Path(scratch) / "evaluation", artifact.sha256)
         return [json.loads(line) for line in path.read_text().splitlines()]

@@ -190,3 +190,12 @@ def _check_made(folder: Path, name: str) -> None:
                 f"Give a dataset that build-preferences made (see {settings().objects_uri}), or a "
                 "file of JSON lines.",
             )
+    try:
+        whole = "simulated" in json.loads((folder / "card.json").read_text())
+    except ValueError:
+        whole = False
+    if not whole:
+        raise InputError(
+            f"--dataset: card.json of {name} is not what build-preferences wrote",
+            "Make the dataset anew with build-preferences.",
+        )

@@ -1,5 +1,6 @@
 """Gather what the report of a night says, write it, and show it in the Prefect UI."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -98,12 +99,12 @@ def finish(work: Work, report: Report, key: str, plot_key: str) -> Report:
     return report
 
 
-def score(rows: list[dict], name: str) -> Score:
-    """Means and paired gain of one measure over the held-out prompts."""
+def score(rows: list[dict], name: str, groups: Sequence[str] | None = None) -> Score:
+    """Means and paired gain of one measure over the held-out prompts, or what is in `groups`."""
     sides = {
         side: [float(row[side][name]) for row in rows] for side in ("base", "champion", "candidate")
     }
-    gain, low, high = paired_interval(sides["candidate"], sides["champion"])
+    gain, low, high = paired_interval(sides["candidate"], sides["champion"], groups=groups)
     means = {side: sum(values) / len(values) for side, values in sides.items()}
     return Score(name=name, gain=gain, low=low, high=high, **means)
 

@@ -112,8 +112,8 @@ def ensure_database(name: str) -> None:
     try:
         with psycopg.connect(url("postgres"), autocommit=True, connect_timeout=10) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(wanted)))
-    except psycopg.errors.DuplicateDatabase:
-        return
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        return  # the second is what one that is being made at the same time ends in
     except psycopg.Error as error:
         raise DatabaseUnavailable(
             f"the database {wanted!r} is not there and cannot be made: {error}",

@@ -45,7 +45,7 @@ CLAIM = """
 UPDATE hook_runs SET state = 'waiting', attempts = attempts + 1, due_at = now() + %s
 WHERE id IN (
     SELECT id FROM hook_runs WHERE state IN ('gathering', 'waiting') AND due_at <= now()
-    ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED
+    ORDER BY attempts, due_at LIMIT %s FOR UPDATE SKIP LOCKED
 )
 RETURNING id, hook, flow, parameters, attempts,
     (SELECT count(*) FROM webhook_deliveries WHERE run = hook_runs.id) AS deliveries
@@ -138,7 +138,10 @@ async def _first_ids(
 
 
 async def claim(pool: AsyncPool, limit: int) -> list[DictRow]:
-    """Runs that are due, each for one claimant until its LEASE ends; gathering ones are closed."""
+    """Runs that are due, each for one claimant until its LEASE ends; gathering ones are closed.
+
+    Those that failed least come first: many that cannot be started would keep others waiting.
+    """
     async with pool.connection() as connection:
         cursor = await connection.execute(CLAIM, [LEASE, limit])
         return await cursor.fetchall()

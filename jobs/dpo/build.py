@@ -174,13 +174,24 @@ def _scrub(job: Job[BuildConfig]) -> Callable[[str], str]:
     if spec == "none":
         return lambda text: text
     function = load_function(spec, optional_input(job, "scrub"), "--scrub")
-    found: Any = function("a text")
-    if not isinstance(found, str):
-        raise InputError(
-            f"--scrub {spec} returned {type(found).__name__}, not a text",
-            "Return the text without personal data.",
-        )
-    return function
+
+    def checked(text: str) -> str:
+        try:
+            found: Any = function(text)
+        except Exception as error:
+            raise InputError(
+                f"--scrub {spec} raised {type(error).__name__}: {error}",
+                "Correct the function; it is called as f(text).",
+            ) from error
+        if not isinstance(found, str):
+            raise InputError(
+                f"--scrub {spec} returned {type(found).__name__}, not a text",
+                "Return the text without personal data.",
+            )
+        return found
+
+    checked("a text")
+    return checked
 
 
 def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
@@ -229,7 +240,8 @@ def _require_pairs(
         raise InputError(
             f"no pair is left: {why}",
             f"Lower --min-confidence ({config.min_confidence:g}) or --rating-margin "
-            f"({config.rating_margin:g}), or wait for more feedback.",
+            f"({config.rating_margin:g}), or wait for more feedback: thumbs and stars need two "
+            "answers to the same prompt.",
         )
     side = "train on" if split["held_out"].any() else "judge with"
     raise InputError(

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from infra.errors import InputError, first_fault
-from jobs.ppo.data import Message, content_of, read_lines, stored_content
+from jobs.ppo.data import Message, check_columns, content_of, read_lines, stored_content
 
 RELIABILITY = {
     "correction": 0.9,
@@ -43,6 +43,7 @@ MOST_BROKEN = 0.01
 """Share of broken lines beyond which a file is refused."""
 NAMED = 10
 """Broken lines that are named."""
+NO_UTF8 = "no UTF-8"
 KNOWN = frozenset(
     "id prompt messages chosen rejected topic_stance confidence source simulated group user kind "
     "completion against correction value columns".split()
@@ -138,10 +139,13 @@ class Reading:
                 self.broken += 1
                 self._name(number, _first(error))
         if self.broken > MOST_BROKEN * self.lines:
+            remedy = f"Correct these lines of {self.option}, or remove them."
+            if any(line.endswith(NO_UTF8) for line in self.named):
+                remedy = f"Save {self.option} as UTF-8. {remedy}"
             raise InputError(
                 f"{self.path}: {self.broken} of {self.lines} lines are broken, more than "
                 f"{MOST_BROKEN:.0%}:\n" + "\n".join(self.named),
-                f"Correct these lines of {self.option}, or remove them.",
+                remedy,
             )
 
     def _name(self, number: int, reason: str) -> None:
@@ -163,6 +167,7 @@ def parse(line: bytes | str, scrub: Callable[[str], str]) -> Pair | Feedback:
         json.dumps(row, ensure_ascii=False).encode()
     columns = {**row.pop("columns", {})} if isinstance(row.get("columns"), dict) else {}
     columns |= {name: value for name, value in row.items() if name not in KNOWN}
+    check_columns(columns)
     common: dict[str, Any] = {
         "user": str(row.get("user") or ""),
         "simulated": bool(row.get("simulated")),
@@ -284,7 +289,7 @@ def _first(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"no JSON: {error.msg}, column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
-        return "no UTF-8"
+        return NO_UTF8
     if isinstance(error, UnicodeEncodeError):
         return "an escape is half of a surrogate pair, which is no text"
     if isinstance(error, ValidationError):

@@ -78,7 +78,7 @@ def settle(
     against = np.bincount(group, ~ahead, minlength=len(numbers)) > 0
     conflict = for_it & against
     dropped = conflict & (np.abs(net) < TIE)
-    wins = ahead == (net > 0)[group]
+    wins = (ahead == (net > 0)[group]) | ~conflict[group]
     agreeing = np.bincount(group, np.where(wins, many, 0), minlength=len(numbers))
     stays, place = np.unique(group[wins], return_index=True)
     rows = first[wins][place]

@@ -23,8 +23,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from jobs.dpo.config import PairEvaluateConfig
+from jobs.dpo.data import normalised
 from jobs.dpo.judge import Judge
-from jobs.dpo.pairs import content, fitting, fitting_prompts, limit_of, load
+from jobs.dpo.pairs import content, fitting_prompts, limit_of, load, with_room
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, stored_content
 from jobs.ppo.evaluate import POLICIES, evaluate, write_rows
 from jobs.ppo.inputs import optional_input, stop_when_told
@@ -41,8 +42,9 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     stored = load(dataset / "held_out.parquet", job.scratch / "cache")
     pairs: list[Any] = []
     if len(stored):  # simulated pairs are never held out
-        kept = fitting(stored, shapes, config.max_tokens)
-        pairs = kept.select(range(min(config.pair_limit, len(kept)))).to_list()
+        kept = with_room(stored, shapes, config.max_tokens)
+        drawn = kept.shuffle(seed=config.seed)  # a file may begin with many pairs of one group
+        pairs = drawn.select(range(min(config.pair_limit, len(drawn)))).to_list()
     scored: dict[str, list[list[float]]] = {}
 
     def score_pairs(name: str, policy: Policy) -> None:
@@ -61,7 +63,8 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     path = job.scratch / "pairs.jsonl"
     with path.open("w") as stream:
         for n, pair in enumerate(pairs):
-            row = {"group": pair["group"] or pair["prompt"], "tokens": scored["base"][n][2:]}
+            row = {"group": pair["group"] or normalised(pair["prompt"])}
+            row |= {"tokens": scored["base"][n][2:]}
             row |= {f"{side}_length": len(pair[side]) for side in ("chosen", "rejected")}
             row |= {name: scored[name][n][:2] for name in POLICIES}
             stream.write(json.dumps(row) + "\n")

@@ -35,7 +35,11 @@ def pairs(records: Iterable[Feedback], config: PairChoice, skipped: Counter[str]
         opinions[where][record.completion][record.user or f" {number}"] = value
         told[where] = record
     for where, answers in opinions.items():
-        yield from _among(told[where], answers, config)
+        made = list(_among(told[where], answers, config))
+        if not made:
+            unpaired = sum(map(len, answers.values()))
+            skipped["thumbs and stars without an answer to compare with"] += unpaired
+        yield from made
 
 
 def simulated_pairs(trajectories: Iterable[Trajectory], config: PairChoice) -> Iterator[Pair]:

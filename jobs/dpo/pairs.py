@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, disable_progress_bars
+from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 
 from infra.errors import InputError
@@ -14,12 +15,24 @@ from jobs.ppo.policy import Policy
 ROOM = 4
 """Tokens that a prompt must leave for an answer."""
 
+COLUMNS = {"prompt", "chosen", "rejected", "source", "is_chat", "group", "confidence"}
+MAKE_ANEW = "Make the dataset anew with build-preferences."
+
 disable_progress_bars()
 
 
 def load(path: Path, cache: Path) -> Dataset:
-    """A split, memory-mapped: rows with prompt, chosen, rejected, is_chat, confidence ..."""
-    file = ParquetFile(path)
+    """A split, memory-mapped: rows with prompt, chosen, rejected, is_chat, confidence ...
+
+    Raises InputError naming --dataset for a file that build-preferences did not write.
+    """
+    try:
+        file = ParquetFile(path)
+        missing = sorted(COLUMNS - set(file.schema_arrow.names))
+    except ArrowInvalid as error:
+        raise InputError(f"--dataset: {path.name} cannot be read: {error}", MAKE_ANEW) from error
+    if missing:
+        raise InputError(f"--dataset: {path.name} lacks {', '.join(missing)}", MAKE_ANEW)
     if file.metadata.num_rows == 0:
         return Dataset(file.read())
     found: Any = Dataset.from_parquet(str(path), cache_dir=str(cache))
@@ -32,23 +45,34 @@ def limit_of(policy: Policy, max_tokens: int) -> int:
 
 
 def fitting(pairs: Dataset, policy: Policy, max_tokens: int) -> Dataset:
+    """The pairs that have room. Raises InputError naming --max-tokens where none has."""
+    kept = with_room(pairs, policy, max_tokens)
+    if not len(kept):
+        raise InputError(
+            f"none of {len(pairs):,} prompts leaves room for an answer in "
+            f"{limit_of(policy, max_tokens)} tokens",
+            "Raise --max-tokens, shorten the prompts, or take a model with a longer context.",
+        )
+    return kept
+
+
+def with_room(pairs: Dataset, policy: Policy, max_tokens: int) -> Dataset:
     """The pairs whose prompt leaves room for an answer.
 
-    Raises InputError naming --max-tokens where none does, --model for chats without a template.
+    Raises InputError naming --model for chats without a template.
     """
+    if len(pairs) and pairs[0]["is_chat"] and not policy.has_chat_template:
+        raise InputError(
+            "the pairs hold chat messages, but the model has no chat template",
+            "Write the prompts of --dataset as texts, or name a chat model in --model.",
+        )
     limit = limit_of(policy, max_tokens)
 
     def fits(batch: dict[str, list[Any]]) -> list[bool]:
         asked = map(content, batch["prompt"], batch["is_chat"])
         return [len(policy.encode(Prompt(one))) + ROOM <= limit for one in asked]
 
-    kept = pairs.filter(fits, batched=True)
-    if not len(kept):
-        raise InputError(
-            f"none of {len(pairs):,} prompts leaves room for an answer in {limit} tokens",
-            "Raise --max-tokens, shorten the prompts, or take a model with a longer context.",
-        )
-    return kept
+    return pairs.filter(fits, batched=True)
 
 
 def fitting_prompts(prompts: list[Prompt], policy: Policy, max_new_tokens: int) -> list[Prompt]:

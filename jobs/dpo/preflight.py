@@ -3,17 +3,20 @@
     python -m jobs.dpo.preflight JOB_FOLDER
 
 Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out) and `reward` or
-`judge` (the user's file or folder). Sees that the base has what training needs (an end-of-sequence
-token, a chat template where there are chats), that prompts leave room, that none is both trained on
+`judge` (the user's file or folder). Sees that the base has what training needs (whole files of
+weights, embeddings of all its tokenizer's tokens, an end-of-sequence token, a chat template where
+there are chats), that prompts leave room, that none is both trained on
 and judged on (case and white space aside), that LoRA and the champion's adapter fit the base, and
 that the reward or judge gives numbers.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from infra.errors import InputError
 from jobs.dpo.config import PreflightConfig
@@ -28,6 +31,7 @@ from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adap
 from jobs.ppo.reward import load_reward
 from jobs.runtime import Job, Outcome, main
 
+FOLDER = "Give a folder that save_pretrained() wrote, with all its files."
 TRIED_PROMPTS = 4
 MOST_PAIRS = 20_000
 """Pairs whose prompts are tried: training counts all."""
@@ -35,13 +39,21 @@ MOST_PAIRS = 20_000
 
 def program(job: Job[PreflightConfig]) -> Outcome:
     config = job.config
-    policy = load_base(config, optional_input(job, "base"), weights=False)
+    base, dataset = optional_input(job, "base"), job.input("dataset")
+    policy = load_base(config, base, weights=False)
+    if base:
+        _check_weights(base)
     require_special_tokens(policy)
-    stored = load(job.input("dataset") / "train.parquet", job.scratch / "cache")
-    prompts = read_prompts(_prompts(job), "--held-out")
+    stored = load(dataset / "train.parquet", job.scratch / "cache")
+    prompts = read_prompts(
+        optional_input(job, "prompts") or dataset / "prompts.jsonl", "--held-out"
+    )
     _check_apart(stored["prompt"], prompts)
     stored = stored.select(range(min(MOST_PAIRS, len(stored))))
     pairs = fitting(stored, policy, config.max_tokens)
+    held_out = load(dataset / "held_out.parquet", job.scratch / "cache")
+    for answered in (stored, held_out.select(range(min(MOST_PAIRS, len(held_out))))):
+        _check_answers(policy, answered)
     judged = fitting_prompts(prompts, policy, config.max_new_tokens)
     tried = judged[:TRIED_PROMPTS]
     for text in ("", "nonsense", '{"a": 1}'):
@@ -69,10 +81,6 @@ def program(job: Job[PreflightConfig]) -> Outcome:
     )
 
 
-def _prompts(job: Job[PreflightConfig]) -> Path:
-    return optional_input(job, "prompts") or job.input("dataset") / "prompts.jsonl"
-
-
 def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
     """Raises InputError where a held-out prompt is also one of the pairs that are trained on."""
     judged = {normalised(prompt.text): prompt.line for prompt in held_out}
@@ -83,6 +91,31 @@ def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
             "Remove them from --held-out or from the pairs, or make a dataset of before anew: a "
             "policy is not judged on what it trained.",
         )
+
+
+def _check_weights(base: Path) -> None:
+    """Raises InputError where files of weights are missing or cut off; none is loaded."""
+    index = base / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = [path.name for path in base.glob("*.safetensors")]
+    if not names and not any(base.glob("*.bin")):
+        raise InputError("--model: the folder holds no weights", FOLDER)
+    for name in names:
+        try:
+            with safe_open(base / name, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"--model: {name} cannot be read: {error}", FOLDER) from error
+
+
+def _check_answers(policy: Policy, pairs: Dataset) -> None:
+    """Raises InputError where an answer has a token that the base does not know."""
+    for side in ("chosen", "rejected"):
+        for batch in pairs.select_columns([side]).iter(1000):
+            for ids in policy.tokenizer(batch[side], add_special_tokens=False)["input_ids"]:
+                policy.require_known(ids)
 
 
 def _check_adapter(policy: Policy, folder: Path) -> None:

@@ -210,6 +210,7 @@ def require_special_tokens(policy: Policy) -> None:
         )
     if policy.tokenizer.pad_token is None:
         policy.tokenizer.pad_token = policy.tokenizer.eos_token
+    policy.require_known([policy.tokenizer.pad_token_id, policy.tokenizer.eos_token_id])
 
 
 def in_processes(job: Job[DPOConfig], plan: Fit) -> dict[str, float]:

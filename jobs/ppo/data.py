@@ -91,7 +91,7 @@ def read_prompts(path: Path, option: str = "--prompts") -> list[Prompt]:
     for number, row in _rows(path, option):
         try:
             content = content_of(row.pop("prompt", None) or row.pop("messages", None))
-            _check_columns(row)
+            check_columns(row)
         except ValueError as error:
             raise _broken(path, number, str(error), option) from None
         key = json.dumps([content, row], sort_keys=True)
@@ -177,6 +177,10 @@ def read_lines(path: Path, option: str) -> Iterator[tuple[int, bytes]]:
             raw.seek(0)
             stream = gzip.GzipFile(fileobj=raw) if zipped else raw
             for number, line in enumerate(stream, 1):
+                if number == 1 and b"\0" in line:  # as UTF-16 and archives have it
+                    raise InputError(
+                        f"{path} is no UTF-8 text", f"Save {option} as UTF-8, plain or gzipped."
+                    )
                 if line.strip():
                     yield number, line
     except (OSError, EOFError, zlib.error) as error:
@@ -188,7 +192,9 @@ def read_lines(path: Path, option: str) -> Iterator[tuple[int, bytes]]:
 def _parse(path: Path, number: int, line: bytes, option: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:  # also what is no UTF-8
+    except UnicodeDecodeError:
+        raise _broken(path, number, "no UTF-8", option) from None
+    except ValueError as error:
         raise _broken(path, number, f"no JSON ({error})", option) from None
     if not isinstance(row, dict):
         raise _broken(path, number, "each line must be a JSON object", option)
@@ -223,7 +229,8 @@ def stored_content(text: str) -> str | list[Message]:
     return text
 
 
-def _check_columns(row: dict[str, Any]) -> None:
+def check_columns(row: dict[str, Any]) -> None:
+    """Raises ValueError for a column that a reward is called with already."""
     taken = RESERVED & set(row)
     if taken:
         raise ValueError(f"a column must not be called {min(taken)!r}")

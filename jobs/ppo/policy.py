@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -93,6 +94,10 @@ class Policy:
         return next(self.model.parameters()).device
 
     @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
     def width(self) -> int:
         """Features that the output head reads."""
         return output_head(self.model).weight.shape[1]
@@ -109,22 +114,42 @@ class Policy:
             ids = list(self.tokenizer(prompt.content)["input_ids"])
             if len(ids) > 1 and ids[-1] in self.stop_ids:
                 ids.pop()  # some tokenizers end every text
-        elif not getattr(self.tokenizer, "chat_template", None):
+        elif not self.has_chat_template:
             raise InputError(
-                f"prompt line {prompt.line} holds messages, but the model has no chat template",
-                "Give texts in --prompts, or a chat model in --model.",
+                f"{_place(prompt)} holds messages, but the model has no chat template",
+                "Give prompts as texts, or a chat model in --model.",
             )
         else:
-            ids = list(
-                self.tokenizer.apply_chat_template(
-                    prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False
+            try:
+                ids = list(
+                    self.tokenizer.apply_chat_template(
+                        prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False
+                    )
                 )
-            )
+            except TemplateError as error:
+                raise InputError(
+                    f"{_place(prompt)} is refused by the chat template of --model: {error}",
+                    "Give the roles and their order that it takes, or correct the template.",
+                ) from error
         if not ids:
             raise InputError(
-                f"prompt line {prompt.line} has no tokens for this tokenizer", "Correct --prompts."
+                f"{_place(prompt)} has no tokens for the tokenizer of --model",
+                "Correct the prompt, or see that the model's folder holds its tokenizer.",
             )
+        self.require_known(ids)
         return ids
+
+    def require_known(self, ids: Sequence[int]) -> None:
+        """Raises InputError for a token that the model has no embedding of."""
+        known = self.model.get_input_embeddings().weight.shape[0]
+        highest = max(ids, default=0)
+        if highest >= known:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise InputError(
+                f"the tokenizer of --model gives {token!r} the number {highest}, but the model has "
+                f"embeddings of {known} tokens",
+                "Take the tokenizer that the model was trained with, or resize its embeddings.",
+            )
 
     def encode_all(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """As `encode`. Raises InputError where prompt and completion exceed the context."""
@@ -179,7 +204,8 @@ def load_base(
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"--model {where} cannot be loaded as a causal language model: {first[0]}",
+            f"--model {config.model or where} cannot be loaded as a causal language model: "
+            f"{first[0]}",
             "Name a folder with config.json, weights and tokenizer, or the hub id of a model "
             "that this machine can download.",
         ) from error
@@ -290,6 +316,10 @@ def save_candidate(policy: Policy, folder: Path, base: dict[str, str]) -> None:
     if isinstance(policy.value_head, ValueHead):
         save_file(policy.value_head.state_dict(), folder / "value_head.safetensors")
     (folder / "base.json").write_text(json.dumps(base))
+
+
+def _place(prompt: Prompt) -> str:
+    return f"prompt line {prompt.line}" if prompt.line else "a prompt"
 
 
 def output_head(model: Any) -> nn.Module:

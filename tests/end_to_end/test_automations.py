@@ -78,12 +78,11 @@ def test_schedules_outlive_a_deploying_that_fails_or_is_killed(
     mine = {"schedule": {"cron": "0 3 * * *"}, "active": True, "max_scheduled_runs": None}
     mine |= {"parameters": {}, "slug": None}
     stored = {"id": "1", "name": "cost-guard", "schedules": [mine]}
-    others = {"id": "2", "name": "of-somebody-else", "schedules": []}
     client = MagicMock()
     client.return_value.__enter__.return_value = client
     monkeypatch.setattr("prefect.client.orchestration.get_client", client)
     monkeypatch.setattr(deploy.prefect_server, "find", lambda: (home / "prefect").mkdir())
-    monkeypatch.setattr(deploy.prefect_server, "ask", lambda *_: [stored, others])
+    monkeypatch.setattr(deploy.prefect_server, "ask", lambda *_: [stored])
     fails = [sys.executable, "-c", "print('prefect.yaml: no'); raise SystemExit(1)"]
     popen = subprocess.Popen
     monkeypatch.setattr(deploy.subprocess, "Popen", lambda _, **how: popen(fails, **how))
@@ -125,7 +124,11 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
         return answer.json() if answer.content else None
 
     def automations() -> dict[str, dict]:
-        return {one["name"]: one for one in ask("POST", "automations/filter", {})}
+        mine = ask(
+            "POST", "automations/filter", {"automations": {"tags": {"all_": ["nightshift"]}}}
+        )
+        assert len({one["name"] for one in mine}) == len(mine), "a flow would start twice"
+        return {one["name"]: one for one in mine}
 
     chains = {
         "feedback.threshold-reached starts dpo-training",
@@ -140,6 +143,11 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
     python(user, api, BLOCK.format(url=f"http://127.0.0.1:{inbox.server_port}"))
     chain = there["feedback.threshold-reached starts dpo-training"]
     ask("PATCH", f"automations/{chain['id']}", {"enabled": True})
+    given = ("name", "description", "enabled", "tags", "trigger", "actions")
+    copied = {name: chain[name] for name in given}
+    ask("POST", "automations/", copied)  # of another `up` then
+    for number in range(200):  # as many as the server gives at once
+        ask("POST", "automations/", copied | {"name": f"a {number}", "tags": []})
     nightly = ask("GET", "deployments/name/nightly-ppo/nightly-ppo")
     own = {"schedule": {"cron": "5 5 * * *", "timezone": "Europe/Berlin"}, "active": True}
     theirs = nightly["schedules"][0] | {"active": True}

@@ -30,6 +30,7 @@ class Kept:
 
     user: User
     ui: str
+    gateway: str
     broker_port: int
 
 
@@ -45,7 +46,8 @@ def kept() -> Iterator[Kept]:
         process = user.start("up", "--json")
         try:
             assert process.stdout is not None
-            yield Kept(user, json.loads(process.stdout.readline())["ui"], port)
+            told = json.loads(process.stdout.readline())
+            yield Kept(user, told["ui"], told["gateway"].removesuffix("/hooks/"), port)
         finally:
             process.terminate()
             process.communicate(timeout=100)
@@ -106,6 +108,32 @@ def test_a_flow_is_started_from_its_form_and_shows_what_it_did(kept: Kept, page:
     page.get_by_text("the ledger, the jobs and the providers agree").wait_for()
     assert page.get_by_role("img", name="spending").evaluate("image => image.naturalWidth") == 1280
     shoot(page, "6-report")
+
+
+BLIND = """
+async ([api, name]) => {
+    const json = JSON.stringify({name});
+    const post = async (url, body) =>
+        await fetch(`${api}/${url}`, {method: "POST", mode: "no-cors", body}).catch(() => {});
+    await post("flows/", new Blob([json]));
+    await post("flows/", json);
+    return await new Promise(done => {
+        const socket = new WebSocket(`${api.replace("http", "ws")}/logs/out`);
+        socket.onopen = () => done(true);
+        socket.onerror = () => done(false);
+    });
+}
+"""
+
+
+def test_no_page_of_another_origin_reaches_prefect(kept: Kept, page: Page) -> None:
+    api, name = f"{kept.ui}/api", "of-another-page"
+    page.goto(f"{kept.gateway}/health")
+    opened = page.evaluate(BLIND, [api, name])
+    assert not httpx.post(f"{api}/flows/filter", json={"flows": {"name": {"any_": [name]}}}).json()
+    assert not opened, "it would read every log, and send events that start flows"
+    rebound = httpx.get(f"{api}/flows/count", headers={"Host": f"rebound.example:{kept.ui[-5:]}"})
+    assert rebound.status_code == 400
 
 
 def test_what_sensors_publish_is_stored_and_becomes_an_event(kept: Kept) -> None:

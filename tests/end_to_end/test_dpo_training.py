@@ -102,8 +102,24 @@ def test_without_feedback_nothing_is_learned_and_nothing_spent(user, training) -
     report = user.json(*training[:at], *training[at + 2 :])
     assert report["nothing_to_learn"]
     assert "nothing was spent" in Path(report["files"]["markdown"]).read_text()
-    assert user.json("jobs", "list") == []
     assert user.json("run", "build-preferences", "--name", "words")["nothing_to_learn"]
+    assert user.json("jobs", "list") == []
+
+
+def test_a_simulation_that_would_be_of_no_use_is_refused(user, training) -> None:
+    at = training.index("--dataset")
+    simulated = [*training[:at], *training[at + 2 :], "--simulate", "8", "--prompts", "words.jsonl"]
+    code, _, err = user.run(*simulated)
+    assert code == 2 and "--held-out" in err, "simulated pairs alone judge nothing"
+    made = user.folder / "made"
+    made.mkdir()
+    for part in ("card.md", "train.parquet", "held_out.parquet", "prompts.jsonl"):
+        (made / part).touch()
+    (made / "card.json").write_text('{"simulated": 0}')
+    code, _, err = user.run(*simulated, "--dataset", "made")
+    assert code == 2 and "--simulate: a dataset that was made" in err
+    assert user.json("jobs", "list") == []
+    assert all(Decimal(budget["charged"]) == 0 for budget in user.json("budget", "show"))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def pairs(count: int) -> str:
 
 @contextmanager
 def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
-    """A Prefect server as infra/server/compose.yaml has it; what its users have to know."""
+    """A Prefect server as infra/server/compose.yaml has it, with CSRF protection as well; what its
+    users have to know."""
     with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE served_prefect")
     port = free_port()
@@ -48,7 +49,10 @@ def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
     with (folder / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            env=os.environ | given | {"PREFECT_HOME": str(folder / "prefect")},
+            env=os.environ
+            | given
+            | {"PREFECT_HOME": str(folder / "prefect")}
+            | {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"},
             stdout=log,
             stderr=log,
         )
@@ -96,8 +100,11 @@ def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[Us
 
 
 def api(user: User, method: str, path: str, content: object = None) -> httpx.Response:
-    url = f"{user.settings['PREFECT_API_URL']}/{path}"
-    return httpx.request(method, url, json=content, timeout=30, auth=tuple(AUTH.split(":")))
+    url, client = user.settings["PREFECT_API_URL"], {"client": "tests"}
+    with httpx.Client(timeout=30, auth=tuple(AUTH.split(":"))) as server:
+        token = server.get(f"{url}/csrf-token", params=client).json()["token"]
+        headers = {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": token}
+        return server.request(method, f"{url}/{path}", json=content, headers=headers)
 
 
 def test_a_run_is_followed_to_its_report(served: User) -> None:
@@ -131,7 +138,11 @@ def test_failures_have_the_exit_codes_of_run(served: User) -> None:
     assert code == 2 and "--data-hours" in err
 
 
-def test_doctor_finds_everything_up(served: User) -> None:
+def test_doctor_finds_everything_up_among_many_of_others(served: User) -> None:
+    flow = api(served, "POST", "flows/", {"name": "of somebody else"}).json()["id"]
+    for number in range(200):  # as many as the server gives at once
+        other = {"name": f"a {number}", "flow_id": flow}
+        assert api(served, "POST", "deployments/", other).is_success
     found = {one["check"]: one for one in served.json("doctor")}
     for check in ("Python", "database", "Prefect", "webhooks", "budget", "object store"):
         assert found[check]["state"] == "ok", found[check]
@@ -139,7 +150,7 @@ def test_doctor_finds_everything_up(served: User) -> None:
 
 def test_on_a_network_both_doors_are_locked(served: User) -> None:
     url = served.settings["PREFECT_API_URL"]
-    assert httpx.post(f"{url}/deployments/filter", json={}).status_code == 401
+    assert httpx.get(f"{url}/deployments/name/cost-guard/cost-guard").status_code == 401
     rows = {row["service"]: row for row in served.json("status")}
     assert set(rows) == {"worker", "gateway"} and all(row["running"] for row in rows.values())
     gateway = rows["gateway"]["where"].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
@@ -199,6 +210,53 @@ def test_a_run_killed_with_whoever_started_it_is_crashed_in_the_ui(served: User)
     assert "Start build-preferences once more" in state()["message"]
     served.json("jobs", "stop", running[0]["key"])
     assert not any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
+
+
+def test_a_run_killed_before_it_has_begun_is_crashed_in_the_ui(served: User) -> None:
+    process = served.start("run", "cost-guard")
+    files = served.home / "flow-runs"
+    there = set(files.glob("*.lock"))
+    while not (mine := set(files.glob("*.lock")) - there):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    path = f"flow_runs/{mine.pop().stem}"
+    assert api(served, "GET", path).json()["state"]["type"] == "RUNNING"
+    crashed = "flow run cost-guard: its process was killed; it has crashed"
+    assert crashed in served.json("run", "cost-guard", "--dry-run")["done"]
+    assert crashed in served.json("run", "cost-guard")["done"]
+    assert api(served, "GET", path).json()["state"]["type"] == "CRASHED"
+    assert not [file for file in files.iterdir() if file.stem in path], "it is told once"
+
+
+SWEEP = """
+from datetime import timedelta
+from infra import database
+from tasks import crashed
+crashed.PENDING = timedelta(0)
+print(crashed.tell_of_crashed(database.pool(), False))
+"""
+
+
+def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: User) -> None:
+    deployment = api(served, "GET", "deployments/name/cost-guard/cost-guard").json()
+    pending = {"state": {"type": "PENDING"}, "name": "left behind"}
+    path = f"deployments/{deployment['id']}/create_flow_run"
+    left = api(served, "POST", path, pending).json()
+    here = {"flow_id": deployment["flow_id"], "tags": ["run"], **pending, "name": "killed here"}
+    killed = api(served, "POST", "flow_runs/", here).json()
+    strange = api(served, "POST", "flow_runs/", here | {"tags": [], "name": "strange"}).json()
+    environment = served.environment() | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", SWEEP], env=environment, check=True, timeout=60)
+
+    def state(run: dict[str, str]) -> str:
+        return api(served, "GET", f"flow_runs/{run['id']}").json()["state"]["type"]
+
+    assert state(killed) == "CRASHED" and state(strange) == "PENDING"
+    deadline = time.monotonic() + 60
+    while state(left) != "COMPLETED":
+        assert time.monotonic() < deadline, state(left)
+        time.sleep(0.3)
 
 
 def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -102,6 +103,23 @@ def test_killed_keeper_or_server_is_replaced_and_data_stays(folder: Path, victim
     wait_until_gone(folder)
 
 
+def test_a_log_does_not_grow_for_ever(folder: Path) -> None:
+    service = Postgres(folder)
+    keeper.use(service)
+    log, older = folder / "log.txt", folder / "log.txt.1"
+    with log.open("ab", buffering=0) as service_log:
+        for line in (b"first\n", b"second\n"):
+            service_log.write(line + bytes(keeper.LOG_BYTES))
+            deadline = time.monotonic() + 15
+            while log.stat().st_size >= keeper.LOG_BYTES and time.monotonic() < deadline:
+                time.sleep(0.05)
+            service_log.write(b"after\n")
+            assert log.read_bytes() == b"after\n", "whoever holds it open goes on at its new end"
+    assert older.read_bytes().startswith(b"after\nsecond\n"), "one older part is kept"
+    keeper.leave(service)
+    wait_until_gone(folder)
+
+
 def test_half_made_data_folder_is_made_again(folder: Path) -> None:
     (folder / "data.new").mkdir(parents=True)
     (folder / "data.new" / "PG_VERSION").write_text("18\n")
@@ -117,6 +135,13 @@ def test_migrations_are_applied_once(database: db.Pool) -> None:
         rows = connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()
     assert rows[0]["name"] == "0001_spine.sql"
     assert len(rows) == len({row["name"] for row in rows})
+
+
+def test_two_first_starts_at_once_make_a_database_once(database: db.Pool) -> None:
+    with ThreadPoolExecutor(4) as starts:
+        list(starts.map(db.ensure_database, ["made_at_once"] * 4))
+    with database.connection() as connection:
+        connection.execute("DROP DATABASE made_at_once")
 
 
 def test_only_one_process_holds_the_right_to_a_run(database: db.Pool) -> None:

@@ -131,3 +131,33 @@ def test_two_dispatchers_claim_each_run_once(database: Pool) -> None:
             assert due["id"] == runs[2] and due["attempts"] == 2
 
     asyncio.run(both())
+
+
+def test_a_run_that_cannot_be_started_keeps_no_other_waiting(database: Pool) -> None:
+    hook = make_hook(database)
+
+    async def both() -> None:
+        async with AsyncConnectionPool(
+            os.environ["NIGHTSHIFT_DATABASE_URL"],
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row},
+        ) as pool:
+
+            async def store(key: str) -> None:
+                one = deliveries.Delivery(
+                    hook.name, key, "build-preferences", b"", "{}", timedelta(0)
+                )
+                await deliveries.store(pool, [one])
+
+            for number in range(20):
+                await store(f"no deployment {number}")
+            failed = {row["id"] for row in await deliveries.claim(pool, 20)}
+            for id_ in failed:
+                await deliveries.again(pool, id_, 0, "no deployment")
+            await asyncio.sleep(0.4)
+            await store("fresh")
+            (first,) = await deliveries.claim(pool, 1)
+            assert first["id"] not in failed
+            assert len(await deliveries.claim(pool, 30)) == 20
+
+    asyncio.run(both())

@@ -216,6 +216,41 @@ def test_machines_that_were_lost_in_one_launch_are_charged(
     assert paid.spent >= Decimal("0.3") and 0 <= due - paid.spent < 2 * launch.PLACES
 
 
+def test_three_machines_that_were_lost_in_a_row_end_no_job(
+    purse: Purse, sky: SkyLauncher, provider: Provider, wanted: JobSpec
+) -> None:
+    provider.launches = [lose(purse, 0)] * 3
+    with pytest.raises(ProviderUnavailable, match="3 machines in a row"):
+        launch.run_job(wanted, purse)
+    assert ledger.open_reservations(purse.pool) == [] and provider.machines == {}
+    provider.launches = [lambda _: say(wanted, 4, "succeeded", 0, 0)]
+    assert launch.run_job(wanted, purse).metrics == {"total": 1.0}
+
+
+def test_a_kill_while_a_machine_is_cleared_away_that_was_lost_before_its_fuse_ends_no_job(
+    purse: Purse,
+    sky: SkyLauncher,
+    provider: Provider,
+    wanted: JobSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def taken(name: str, *_args: object, **_kwargs: object) -> None:
+        provider.machines[name].status.name = "STOPPED"
+        raise RuntimeError("the cluster is not up")
+
+    def killed(_name: str) -> None:
+        raise SystemExit
+
+    provider.launches = [lambda _: None]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(provider, "autostop", taken)
+        patch.setattr(provider, "down", killed)
+        launch.run_job(wanted, purse)
+    provider.launches = [lambda _: say(wanted, 2, "succeeded", 0, 0)]
+    assert launch.run_job(wanted, purse).metrics == {"total": 1.0}
+    assert ledger.open_reservations(purse.pool) == [] and provider.machines == {}
+
+
 def test_a_job_that_is_stopped_while_its_machine_is_made_gets_no_other(
     purse: Purse, sky: SkyLauncher, provider: Provider, wanted: JobSpec
 ) -> None:

@@ -172,11 +172,27 @@ def test_feedback_and_a_scrubbing_function_of_ones_own(dataset, tmp_path, write_
         dataset([], {"scrub": "mine.py:no_such"}, feedback=feedback, scrub=mine)
 
 
+@pytest.mark.parametrize("body", ["raise ValueError('no')", "return text if 'a' in text else 7"])
+def test_a_scrubbing_function_that_fails_is_no_broken_line(dataset, tmp_path, body):
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"def hide(text): {body}")
+    rows = [row(n) for n in range(300)] + [row(300, "good", "odd one")]
+    with pytest.raises(InputError, match=r"--scrub mine\.py:hide r"):
+        dataset(rows, {"scrub": "mine.py:hide"}, scrub=mine)
+
+
 @pytest.mark.parametrize(
     ("rows", "config", "said"),
     [
         ([row(n) for n in range(9)], {"min_confidence": 0.95}, "no pair is left.*9 below"),
         ([row(1, "a", str(n)) for n in range(9)], {}, "one prompt or group"),
+        ([row(n, confidence=0.5) for n in range(9)], {}, "no pair is left.*9 below"),
+        ([row(n, "a", "b", confidence=0.5) for n in range(9)], {}, "no pair is left.*9 below"),
+        (
+            [{"kind": "thumb", "prompt": "p", "completion": f"{n}", "value": 1} for n in range(9)],
+            {},
+            r"no pair is left.*9 thumbs and stars(.|\n)*two answers to the same prompt",
+        ),
     ],
 )
 def test_what_leaves_nothing_says_why(dataset, rows, config, said):

@@ -3,6 +3,7 @@
 import json
 import random
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -167,3 +168,16 @@ def test_a_base_without_an_end_is_refused(run_job, files, tmp_path):
     run = (preflight.program, PreflightConfig, "dpo.preflight")
     with pytest.raises(InputError, match="end-of-sequence"):
         run_job(*run, config, **inputs)
+
+
+def test_held_out_pairs_without_room_leave_the_answers_to_judge(run_job, files):
+    metrics, rows, pairs = judge(run_job, files, max_tokens=8)
+    assert pairs == [] and metrics["held_out_pairs"] == 0
+    assert len(rows) > 3
+
+
+def test_of_many_held_out_pairs_some_of_all_are_scored(run_job, files):
+    held_out = pq.read_table(files["dataset"] / "held_out.parquet")["prompt"].to_pylist()
+    _, _, pairs = judge(run_job, files, pair_limit=4)
+    places = [held_out.index(pair["group"]) for pair in pairs]
+    assert len(places) == 4 and max(places) > 3, "not those that the file begins with"

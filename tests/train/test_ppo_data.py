@@ -44,7 +44,7 @@ def test_texts_messages_columns_and_gzip(tmp_path):
         ('{"messages": [{"role": "user"}]}', "content"),
         ('{"prompt": [{"role": "user", "content": ""}]}', "last message is empty"),
         ('{"prompt": "a", "completions": 1}', "'completions'"),
-        (b"\xff".decode("latin1"), "no JSON"),
+        (b"\xff".decode("latin1"), "no UTF-8"),
     ],
 )
 def test_a_broken_line_is_named_by_its_number(tmp_path, line, problem):

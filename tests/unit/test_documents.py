@@ -27,9 +27,10 @@ from deployments.catalogue import (
     preset_names,
 )
 from deployments.cli import cli
-from deployments.services import POOL
+from infra.prefect_server import POOL
 from infra.settings import REPOSITORY, Settings
 from tasks import announce, feedback, guard, observations, readings
+from tasks.crashed import attend
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
 GROUPS = ("budget", "hooks", "jobs", "models", "mqtt", "predict", "serve")
@@ -84,6 +85,7 @@ def test_every_deployment_tells_what_it_is(deployment: dict) -> None:
         "name", "entrypoint", "description", "tags", "parameters", "schedules", "work_pool"
     }  # fmt: skip
     flow = flow_function(deployment["name"])
+    assert attend in flow.on_running_hooks, "a kill in its first seconds would never be told"
     default = parameter_model(deployment["name"])()
     named = flow.flow_run_name.format(parameters=default)
     assert named.split()[0] == deployment["name"]

@@ -25,7 +25,7 @@ from jobs.dpo.data import (
 from jobs.dpo.feedback import pairs, simulated_pairs
 from jobs.dpo.scrub import scrub
 from jobs.ppo.data import Trajectory
-from tasks.dpo import judge_resources
+from tasks.dpo import judge_resources, prepare_inputs
 from tasks.dpo_parameters import DPOTrainingParameters, PreferenceParameters
 from tasks.ppo import resources
 from tasks.ppo_parameters import NightlyPPOParameters
@@ -106,6 +106,17 @@ def test_other_columns_are_kept_for_the_reward_and_debates_are_groups() -> None:
         ({"kind": "applause", "prompt": "p", "completion": "a"}, "kind"),
         ([1, 2], "JSON object"),
         ({"prompt": "p", "chosen": "\ud800", "rejected": "b"}, "surrogates"),
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "prompts": 1}, "must not be called"),
+        (
+            {
+                "kind": "thumb",
+                "prompt": "p",
+                "completion": "a",
+                "value": 1,
+                "columns": {"completions": 1},
+            },
+            "must not be called",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(row, reason) -> None:
@@ -157,6 +168,16 @@ def test_reasons_are_those_of_the_line(tmp_path: Path) -> None:
     assert reading.named[2].startswith("line 3: an escape is half of a surrogate pair")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_another_encoding_is_told_as_one(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "pairs.jsonl"
+    row = {"prompt": "wört", "chosen": "a", "rejected": "b"}
+    text = (json.dumps(row, ensure_ascii=False) + "\n") * 9
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match=r"(.|\n)*→ Save .*--dataset.* as UTF-8"):
+        check_file(path, "--dataset")
+
+
 @pytest.mark.parametrize("damage", ["cut off", "overwritten"])
 def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
     path = lines(tmp_path / "pairs.gz", 999)
@@ -205,6 +226,14 @@ def test_thumbs_make_pairs_of_liked_and_disliked_answers() -> None:
     found = {(p.chosen, p.rejected): (p.votes, p.margin) for p in made(*rows)}
     assert found == {("a", "b"): (2, 1.0), ("c", "b"): (1, 1.0)}
     assert made(thumb("a", 1, "u"), thumb("b", -1, "u", simulated=True)) == []
+
+
+def test_opinions_that_make_no_pair_are_counted() -> None:
+    rows = [thumb("a", 1, "u"), thumb("b", 1, "v"), {**thumb("c", 1, "u"), "prompt": "q"}]
+    skipped = Counter[str]()
+    records = [record for record in map(read, rows) if isinstance(record, Feedback)]
+    assert list(pairs(records, CHOICE, skipped)) == []
+    assert skipped == {"thumbs and stars without an answer to compare with": 3}
 
 
 def stars(completion: str, value: float) -> dict:
@@ -258,6 +287,24 @@ def test_personal_data_is_scrubbed_and_numbers_of_parts_are_not() -> None:
 def test_an_artefact_that_is_not_there_names_the_option(uri: str) -> None:
     with pytest.raises(InputError, match="--dataset"):
         given_dataset.fn(PreferenceParameters(dataset=uri, max_cost=Decimal(1)))
+
+
+@pytest.mark.parametrize("card", ["{", "{}", "[]", b"\xff"])
+def test_a_dataset_with_another_card_is_refused(tmp_path: Path, card: str | bytes) -> None:
+    for part in ("card.md", "train.parquet", "held_out.parquet", "prompts.jsonl"):
+        (tmp_path / part).touch()
+    (tmp_path / "card.json").write_bytes(card if isinstance(card, bytes) else card.encode())
+    with pytest.raises(InputError, match=r"--dataset: card\.json(.|\n)*build-preferences"):
+        given_dataset.fn(PreferenceParameters(dataset=str(tmp_path), max_cost=Decimal(1)))
+
+
+@pytest.mark.parametrize("option", ["prompts", "held_out"])
+def test_a_file_that_is_not_there_names_the_option(option: str) -> None:
+    parameters = DPOTrainingParameters(**{option: "nowhere.jsonl"}, max_cost=Decimal(1))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        InputError, match=rf"--{option.replace('_', '-')}: there is no file nowhere"
+    ):
+        prepare_inputs.fn(parameters)
 
 
 def test_the_demo_needs_no_completion_length() -> None:

@@ -90,9 +90,9 @@ class SkyLauncher:
                 return attempt.handle
             except Exception as error:
                 problem = api.explain(error)
-                if not isinstance(problem, ProviderUnavailable):
-                    attempts.note(self.pool, attempt.place, error=problem.message)
                 lost = isinstance(error, api.RequestLost) or self._was_taken(attempt.place, problem)
+                if not lost and not isinstance(problem, ProviderUnavailable):
+                    attempts.note(self.pool, attempt.place, error=problem.message)
                 self.stop(attempt.handle)
                 if reservation.expires_at <= datetime.now(UTC):
                     raise ReservationExpired(
@@ -100,8 +100,14 @@ class SkyLauncher:
                         f"{problem.message}",
                         "More --hours leave more time for making a machine ready.",
                     ) from error
-                if not lost or number == LAUNCH_ATTEMPTS:
+                if not lost:
                     raise problem from error
+                if number == LAUNCH_ATTEMPTS:
+                    raise ProviderUnavailable(
+                        f"{spec.key}: {number} machines in a row were lost before they were ready; "
+                        f"the last: {problem.message}",
+                        "The same command goes on.",
+                    ) from error
                 jobs.raise_if_stopped(self.pool, spec.key)
                 log.warning("%s: %s; launching anew", attempt.place, problem.message)
             except BaseException:  # Ctrl-C: what was asked for may be there already

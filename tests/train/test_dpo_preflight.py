@@ -1,0 +1,155 @@
+"""Bases that a training would fail on, or learn nothing from, are refused before it is paid for."""
+
+import json
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from infra.errors import InputError
+from jobs.dpo import build, preflight
+from jobs.dpo.config import BuildConfig, PreflightConfig
+
+CONFIG = {"max_tokens": 48, "max_new_tokens": 8, "reward": "vowels.py:share"}
+NUMBERS = count()
+"""Of files and folders: what differs must not lie at one place."""
+TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
+
+
+def texts() -> list[dict]:
+    return [
+        {"prompt": f"say {n}", "chosen": "e" * (n % 5 + 1), "rejected": "k", "wanted": "e"}
+        for n in range(60)
+    ]
+
+
+def chats() -> list[dict]:
+    return [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in texts()]
+
+
+@pytest.fixture
+def check(run_job, write_lines, reward):
+    """check(base, rows, config, **inputs) → the metrics of the preflight"""
+
+    def run(base: Path, rows: list[dict], config: dict | None = None, **inputs: Path):
+        pairs = write_lines(f"pairs-{next(NUMBERS)}.jsonl", rows)
+        building = {"workers": 1, "near_duplicate": 1}
+        _, built = run_job(build.program, BuildConfig, "dpo.build", building, pairs=pairs)
+        inputs |= {"base": base, "dataset": built.artifacts["dataset"], "reward": reward}
+        program = (preflight.program, PreflightConfig, "dpo.preflight")
+        return run_job(*program, CONFIG | (config or {}), **inputs)[1].metrics
+
+    return run
+
+
+@pytest.fixture
+def copy(tmp_path: Path):
+    """copy(base) → a copy of its folder to be spoilt"""
+
+    def make(base: Path) -> Path:
+        folder = tmp_path / f"spoilt-{next(NUMBERS)}"
+        folder.mkdir()
+        for path in base.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+    return make
+
+
+def test_a_base_without_padding_token_will_do(check, gpt2) -> None:
+    assert check(gpt2, texts())["pairs"] > 40
+
+
+def test_a_base_without_chat_template_takes_no_chats(check, copy, llama, write_lines) -> None:
+    with pytest.raises(InputError, match=r"^the pairs hold chat .*\n.*--dataset.*--model"):
+        check(llama, chats())
+    held_out = write_lines("held_out.jsonl", [{**row, "wanted": "e"} for row in chats()[:3]])
+    with pytest.raises(InputError, match=r"prompt line 1 holds messages.*\n.*--model"):
+        check(llama, texts(), prompts=held_out)
+    chat = copy(llama)
+    (chat / "chat_template.jinja").write_text(TEMPLATE)
+    assert check(chat, chats(), {"reward": None})["pairs"] > 40
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('system first') }}", "{% for %}"])
+def test_a_chat_template_that_refuses_is_said(check, copy, llama, template: str) -> None:
+    chat = copy(llama)
+    (chat / "chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=r"chat template of --model"):
+        check(chat, chats())
+
+
+def test_tokens_that_the_base_has_no_embedding_for(check, copy, llama) -> None:
+    larger = copy(llama)
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.add_tokens(["eee", "say"])
+    tokenizer.save_pretrained(larger)
+    with pytest.raises(InputError, match=r"tokenizer .*--model.* 258"):
+        check(larger, texts())
+    unused = [{**row, "prompt": f"tell {row['prompt'][4:]}"} for row in texts()]
+    with pytest.raises(InputError, match=r"tokenizer .*--model.* 258"):
+        check(larger, unused)
+    unused = [{**row, "chosen": row["chosen"][:2]} for row in unused]
+    assert check(larger, unused)["pairs"] > 40
+    padded = copy(llama)
+    AutoTokenizer.from_pretrained(llama, pad_token="<more>").save_pretrained(padded)
+    with pytest.raises(InputError, match=r"tokenizer .*--model.* 258"):
+        check(padded, unused)
+
+
+def test_a_tokenizer_that_is_missing(check, copy, gpt2) -> None:
+    bare = copy(gpt2)
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"tokenizer of --model"):
+        check(bare, texts())
+
+
+def test_weights_that_are_missing_or_cut_off(check, copy, llama) -> None:
+    cut, missing, part = (copy(llama) for _ in range(3))
+    weights = cut / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"--model.*model\.safetensors cannot be read"):
+        check(cut, texts())
+    (missing / weights.name).unlink()
+    with pytest.raises(InputError, match=r"--model.*no weights"):
+        check(missing, texts())
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (part / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"--model.*00001-of-00002.safetensors cannot be read"):
+        check(part, texts())
+
+
+def test_a_base_is_named_as_the_user_did(check, copy, llama) -> None:
+    spoilt = copy(llama)
+    config = json.loads((spoilt / "config.json").read_text())
+    (spoilt / "config.json").write_text(json.dumps(config | {"model_type": "no_such"}))
+    with pytest.raises(InputError, match=r"--model my-model cannot be loaded"):
+        check(spoilt, texts(), {"model": "my-model"})
+
+
+def test_a_dataset_that_is_spoilt(run_job, llama, tmp_path, write_lines) -> None:
+    pairs = write_lines("pairs.jsonl", texts())
+    _, built = run_job(build.program, BuildConfig, "dpo.build", {"workers": 1}, pairs=pairs)
+    whole = built.artifacts["dataset"]
+    parquet = (whole / "train.parquet").read_bytes()
+    few = BytesIO()
+    pq.write_table(pa.table({"prompt": ["say"], "chosen": ["e"]}), few)
+    spoilt = {
+        r"train\.parquet cannot be read": {"train.parquet": parquet[: len(parquet) // 2]},
+        r"train\.parquet lacks confidence, group": {"train.parquet": few.getvalue()},
+    }
+    for said, files in spoilt.items():
+        folder = tmp_path / f"dataset-{next(NUMBERS)}"
+        folder.mkdir()
+        for path in whole.iterdir():
+            (folder / path.name).write_bytes(files.get(path.name, path.read_bytes()))
+        run = (preflight.program, PreflightConfig, "dpo.preflight", CONFIG)
+        with pytest.raises(InputError, match=rf"(.|\n)*{said}") as caught:
+            run_job(*run, base=llama, dataset=folder)
+        assert "--dataset" in str(caught.value)
