@@ -190,17 +190,10 @@ def load_base(
     try:
         shape = AutoConfig.from_pretrained(where)
         tokenizer = AutoTokenizer.from_pretrained(where)
-        if not weights:
-            model = _shapes(where, shape)
-        elif quantised:
-            four_bits = BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-            )
-            model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype, quantization_config=four_bits, device_map={"": device}
-            )
+        if weights:
+            model, missing = _weights(where, dtype, device, quantised)
         else:
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype).to(device)
+            model, missing = _shapes(where, shape), []
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
@@ -209,9 +202,29 @@ def load_base(
             "Name a folder with config.json, weights and tokenizer, or the hub id of a model "
             "that this machine can download.",
         ) from error
+    if missing:
+        raise InputError(
+            f"--model {config.model or where} lacks {len(missing)} tensors of the model that its "
+            f"config.json describes, among them {missing[0]}",
+            "Give a folder that save_pretrained() wrote, with all its files.",
+        )
     _use_threads(config, sum(parameter.numel() for parameter in model.parameters()))
     model.requires_grad_(False).eval()
     return Policy(model, tokenizer, *_special_ids(where, model, tokenizer), _context(model))
+
+
+def _weights(
+    where: str, dtype: torch.dtype, device: str, quantised: bool
+) -> tuple[Any, list[str]]:
+    """The model, and the names of its tensors that the files do not hold: these are random."""
+    how: dict[str, Any] = {"dtype": dtype}
+    if quantised:
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+        how["device_map"] = {"": device}
+    model, told = AutoModelForCausalLM.from_pretrained(where, **how, output_loading_info=True)
+    return model if quantised else model.to(device), sorted(told["missing_keys"])
 
 
 def _shapes(where: str, config: Any) -> Any:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from infra.errors import InputError
 from jobs.dpo import build, preflight
 from jobs.dpo.config import BuildConfig, PreflightConfig
+from jobs.ppo.policy import load_base
 
 CONFIG = {"max_tokens": 48, "max_new_tokens": 8, "reward": "vowels.py:share"}
 NUMBERS = count()
@@ -153,3 +155,15 @@ def test_a_dataset_that_is_spoilt(run_job, llama, tmp_path, write_lines) -> None
         with pytest.raises(InputError, match=rf"(.|\n)*{said}") as caught:
             run_job(*run, base=llama, dataset=folder)
         assert "--dataset" in str(caught.value)
+
+
+def test_a_base_that_lacks_tensors_is_not_filled_with_random_ones(copy, llama, gpt2) -> None:
+    base = copy(llama)
+    tensors = load_file(base / "model.safetensors")
+    gone = next(name for name in sorted(tensors) if "norm" in name or "ln" in name)
+    del tensors[gone]
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"lacks 1 tensors .* {gone}"):
+        load_base(PreflightConfig.model_validate(CONFIG), base)
+    for whole in (llama, gpt2):
+        load_base(PreflightConfig.model_validate(CONFIG), whole)
