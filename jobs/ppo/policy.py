@@ -213,9 +213,7 @@ def load_base(
     return Policy(model, tokenizer, *_special_ids(where, model, tokenizer), _context(model))
 
 
-def _weights(
-    where: str, dtype: torch.dtype, device: str, quantised: bool
-) -> tuple[Any, list[str]]:
+def _weights(where: str, dtype: torch.dtype, device: str, quantised: bool) -> tuple[Any, list[str]]:
     """The model, and the names of its tensors that the files do not hold: these are random."""
     how: dict[str, Any] = {"dtype": dtype}
     if quantised:
