@@ -76,8 +76,8 @@ def handbook(rows: Tensor, constant: Mapping[str, float | Tensor]) -> tuple[Tens
     pane = constant["glass"] * (1 + constant["windy"] * (given["wind"] - 3.5))
     loss = pane * glass + (walls + (roof_u + given["floor_u"])) * constant["opaque"]
     loss = loss + constant["air"] * given["infiltration"] * height
-    warmed = walls * (along + across) * (250 / HOURS)
-    warmed = warmed + roof_u * given["global_radiation"] * (1000 / HOURS)
+    warmed = walls * ((along + across) * (250 / HOURS))  # in this order: half floats end at 65,504
+    warmed = warmed + roof_u * (given["global_radiation"] * (1000 / HOURS))
     cooled = roof_u + walls * 0.5 + glass
     added = given["gains"] * constant["gains"] + sun
     added = added + warmed * constant["absorbed"] - cooled * constant["sky"]
