@@ -26,7 +26,7 @@ from infra.prefect_server import POOL
 from infra.settings import REPOSITORY, settings
 
 NAME = "nightshift"
-DEPLOY_SECONDS = 200
+DEPLOY_SECONDS = 400
 
 
 class Worker:

@@ -93,11 +93,14 @@ def ask(path: str, content: dict[str, Any] | None = None) -> Any:
     importing Prefect. Raises OSError, also if it is no Prefect server that answers."""
     try:
         return _answer(path, content, {})
-    except HTTPError as error:
-        if content is None or error.code != 403:  # it may want a token against CSRF
+    except HTTPError as refusal:
+        if content is None or refusal.code != 403:
             raise
-    client = uuid4().hex
-    token = _answer(f"csrf-token?client={client}", None, {})["token"]
+        client = uuid4().hex
+        try:  # it may want a token against CSRF
+            token = _answer(f"csrf-token?client={client}", None, {})["token"]
+        except (OSError, LookupError, TypeError):
+            raise refusal from None
     headers = {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token}
     return _answer(path, content, headers)
 

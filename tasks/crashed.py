@@ -7,8 +7,10 @@ a flow that begins none, the lock on a file of this machine tells, which a hook 
 flow run is `Running`. One that never was is `Pending` for ever.
 """
 
+import contextlib
 import fcntl
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +18,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -34,6 +38,11 @@ log = logging.getLogger("nightshift")
 
 PENDING = timedelta(minutes=10)
 """A process that has not begun after this will not: it takes seconds."""
+FLOWS = [
+    path.stem.replace("_", "-")
+    for path in (Path(__file__).resolve().parents[1] / "flows").glob("[!_]*.py")
+]
+"""Others' flows may be on the server, too."""
 _attended: list[IO[str]] = []
 
 
@@ -55,6 +64,8 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
     told = []
     for run in runs.begun_by_flow_runs(pool):
         with is_dead(run["id"], "") as dead:
+            # the lock in the database is gone, too, when that was begun anew under a living run
+            dead = dead and not _is_held(_folder() / f"{run['flow_run']}.lock")
             if dead and tell(run["id"], run["flow"], run["flow_run"], dry_run):
                 told.append(f"{run['id']}: its process was killed; its flow run has crashed")
     with get_client(sync_client=True) as client:
@@ -79,17 +90,24 @@ def _unattended(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     """Flow runs whose file nobody holds, though they are as running as when it was written."""
     told = []
     for file in sorted(_folder().glob("*.lock")):
-        if keeper.is_locked(file):
-            continue
-        found = _running(client, file.stem)
-        if found and str(found.state_id) == file.read_text():
-            told.append(f"flow run {found.name}: its process was killed; it has crashed")
+        # another sweep may have removed it, or hold it
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = _running(client, file.stem)
+            if os.fstat(stream.fileno()).st_ino != file.stat().st_ino:
+                continue  # somebody started it once more
+            if found and str(found.state_id) == stream.read():
+                told.append(f"flow run {found.name}: its process was killed; it has crashed")
+                if not dry_run:
+                    said = "Its process was killed. Start it once more with the same values."
+                    client.set_flow_run_state(found.id, Crashed(message=said))
             if not dry_run:
-                said = "Its process was killed. Start it once more with the same values."
-                client.set_flow_run_state(found.id, Crashed(message=said))
-        if not dry_run:
-            file.unlink()
+                file.unlink()
     return told
+
+
+def _is_held(file: Path) -> bool:
+    return file.exists() and keeper.is_locked(file)
 
 
 def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
@@ -97,13 +115,14 @@ def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     told = []
     pending = FlowRunFilterStateType(any_=[StateType.PENDING])
     wanted = FlowRunFilter(state=FlowRunFilterState(type=pending))
-    for one in client.read_flow_runs(flow_run_filter=wanted, limit=200):
+    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
         if not one.state or datetime.now(UTC) - one.state.timestamp < PENDING:
             continue
         if one.work_pool_name == POOL:
             state: State = Scheduled(message="Whatever was to run it was killed before.")
             told.append(f"flow run {one.name}: no process has begun it; it is scheduled anew")
-        elif HERE in one.tags:
+        elif HERE in one.tags and one.deployment_id is None:
             state = Crashed(message="Its process was killed before it had begun.")
             told.append(f"flow run {one.name}: its process was killed; it has crashed")
         else:

@@ -192,7 +192,7 @@ def _check_made(folder: Path, name: str) -> None:
             )
     try:
         whole = "simulated" in json.loads((folder / "card.json").read_text())
-    except ValueError:
+    except (ValueError, TypeError):
         whole = False
     if not whole:
         raise InputError(

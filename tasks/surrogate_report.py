@@ -114,8 +114,8 @@ def targets_table(metrics: dict[str, float], has_champion: bool) -> str:
     lines += [
         "",
         f"All values together: {metrics['candidate_coverage']:.1%} are covered. The half-width of "
-        f"the loads' intervals is {metrics['candidate_half_width']:.1%} of their mean. Degree "
-        f"hours alone, as in a handbook, err by {metrics['handbook_error']:.1%}.",
+        f"the loads' intervals is {metrics['candidate_half_width']:.1%} of their mean. The "
+        f"handbook alone errs by {metrics['handbook_error']:.1%}.",
     ]
     return "\n".join(lines)
 

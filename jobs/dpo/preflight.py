@@ -96,11 +96,15 @@ def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
 def _check_weights(base: Path) -> None:
     """Raises InputError where files of weights are missing or cut off; none is loaded."""
     index = base / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = [path.name for path in base.glob("*.safetensors")]
-    if not names and not any(base.glob("*.bin")):
+    names: list[str] = []
+    if (base / "model.safetensors").is_file():  # an index beside it is of another time
+        names = ["model.safetensors"]
+    elif index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"--model: {index.name} is no index: {error}", FOLDER) from error
+    elif not any(base.glob("pytorch_model*.bin")):
         raise InputError("--model: the folder holds no weights", FOLDER)
     for name in names:
         try:

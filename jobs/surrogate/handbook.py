@@ -68,6 +68,7 @@ def handbook(rows: Tensor, constant: Mapping[str, float | Tensor]) -> tuple[Tens
     glass = facade * torch.cat([given["window_front"], given["window_back"]])
     overhang = given["overhang"]
     shaded = constant["shaded"] * overhang / (overhang + constant["shade_height"] * height)
+    shaded = shaded.clamp(max=1)
     incident = torch.cat([(even + facing) * (1 - shaded), even - facing])
     sun = glass * incident * (constant["transmitted"] * (500 / HOURS))
 

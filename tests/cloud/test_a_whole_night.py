@@ -56,7 +56,7 @@ def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
     plan = renter.json(*cycle, "--target", "auto", "--plan")
     assert {step["launcher"] for step in plan["steps"]} == {"slurm/local/spot"}, "the cheaper one"
 
-    night = renter.start(*cycle, "--target", "sky", "--json")
+    night = renter.start(*cycle, "--target", "auto", "--json")
     pool = sky.pool
     until(lambda: reached(pool, 2) or night.poll() is not None, 1200)
     taken = reached(pool, 2)

@@ -246,13 +246,16 @@ def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: U
     here = {"flow_id": deployment["flow_id"], "tags": ["run"], **pending, "name": "killed here"}
     killed = api(served, "POST", "flow_runs/", here).json()
     strange = api(served, "POST", "flow_runs/", here | {"tags": [], "name": "strange"}).json()
+    another = api(served, "POST", "flows/", {"name": "of-somebody-else"}).json()
+    theirs = api(served, "POST", "flow_runs/", here | {"flow_id": another["id"]}).json()
     environment = served.environment() | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", SWEEP], env=environment, check=True, timeout=60)
 
     def state(run: dict[str, str]) -> str:
         return api(served, "GET", f"flow_runs/{run['id']}").json()["state"]["type"]
 
-    assert state(killed) == "CRASHED" and state(strange) == "PENDING"
+    assert state(killed) == "CRASHED"
+    assert state(strange) == "PENDING" and state(theirs) == "PENDING"
     deadline = time.monotonic() + 60
     while state(left) != "COMPLETED":
         assert time.monotonic() < deadline, state(left)

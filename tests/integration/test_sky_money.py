@@ -3,6 +3,7 @@
 The real one is asked in tests/cloud; here are hours that nobody waits for.
 """
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,7 +20,13 @@ from infra.compute.mirror import Mirror
 from infra.compute.sky import api, gates
 from infra.compute.sky.launcher import TEARDOWN_LAG, SkyLauncher
 from infra.compute.sky.task import LABEL
-from infra.errors import JobStopped, LaunchError, ObjectAccessDenied, ProviderUnavailable
+from infra.errors import (
+    JobStopped,
+    LaunchError,
+    ObjectAccessDenied,
+    ProviderUnavailable,
+    ReservationExpired,
+)
 from infra.settings import settings
 from jobs.contract import JobSpec
 from tasks import launch, reconcile
@@ -246,6 +253,31 @@ def test_a_kill_while_a_machine_is_cleared_away_that_was_lost_before_its_fuse_en
         patch.setattr(provider, "autostop", taken)
         patch.setattr(provider, "down", killed)
         launch.run_job(wanted, purse)
+    provider.launches = [lambda _: say(wanted, 2, "succeeded", 0, 0)]
+    assert launch.run_job(wanted, purse).metrics == {"total": 1.0}
+    assert ledger.open_reservations(purse.pool) == [] and provider.machines == {}
+
+
+def test_a_fuse_that_cannot_be_set_before_the_reservation_expires_is_not_the_jobs_error(
+    purse: Purse,
+    sky: SkyLauncher,
+    provider: Provider,
+    wanted: JobSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reservation = ledger.reserve(
+        purse.pool, f"{wanted.key}#1", purse.scopes, Decimal("0.6"), ago(-1 / 30)
+    )
+    jobs.record_launch(purse.pool, purse.run, wanted, QUOTE, None)
+    provider.launches = [lambda _: None]
+
+    def slow(_name: str, *_args: object, **_kwargs: object) -> None:
+        time.sleep(2.5)
+        raise RuntimeError("it takes too long")
+
+    with monkeypatch.context() as patch, pytest.raises(ReservationExpired):
+        patch.setattr(provider, "autostop", slow)
+        sky.launch(wanted, reservation, QUOTE)
     provider.launches = [lambda _: say(wanted, 2, "succeeded", 0, 0)]
     assert launch.run_job(wanted, purse).metrics == {"total": 1.0}
     assert ledger.open_reservations(purse.pool) == [] and provider.machines == {}

@@ -123,6 +123,7 @@ def test_weights_that_are_missing_or_cut_off(check, copy, llama) -> None:
         check(missing, texts())
     index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
     (part / "model.safetensors.index.json").write_text(json.dumps(index))
+    (part / weights.name).unlink()
     with pytest.raises(InputError, match=r"--model.*00001-of-00002.safetensors cannot be read"):
         check(part, texts())
 
@@ -167,3 +168,23 @@ def test_a_base_that_lacks_tensors_is_not_filled_with_random_ones(copy, llama, g
         load_base(PreflightConfig.model_validate(CONFIG), base)
     for whole in (llama, gpt2):
         load_base(PreflightConfig.model_validate(CONFIG), whole)
+
+
+def test_an_index_matters_where_there_is_no_whole_file(check, copy, llama) -> None:
+    for index, whole, said in (
+        ('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', True, None),
+        ("{", False, "is no index"),
+        ("[]", False, "is no index"),
+        ('{"weight_map": 1}', False, "is no index"),
+        (None, False, "holds no weights"),
+    ):
+        base = copy(llama)
+        if index is not None:
+            (base / "model.safetensors.index.json").write_text(index)
+        if not whole:
+            (base / "model.safetensors").rename(base / "adapter_model.safetensors")
+        if said is None:
+            assert check(base, texts())["pairs"] > 0
+            continue
+        with pytest.raises(InputError, match=said):
+            check(base, texts())

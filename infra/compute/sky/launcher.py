@@ -91,10 +91,12 @@ class SkyLauncher:
             except Exception as error:
                 problem = api.explain(error)
                 lost = isinstance(error, api.RequestLost) or self._was_taken(attempt.place, problem)
-                if not lost and not isinstance(problem, ProviderUnavailable):
+                final = not lost and not isinstance(problem, ProviderUnavailable)
+                final = final and reservation.expires_at > datetime.now(UTC)
+                if final:
                     attempts.note(self.pool, attempt.place, error=problem.message)
                 self.stop(attempt.handle)
-                if reservation.expires_at <= datetime.now(UTC):
+                if not final and reservation.expires_at <= datetime.now(UTC):
                     raise ReservationExpired(
                         f"{spec.key} had no machine before its reservation expired: "
                         f"{problem.message}",
@@ -364,10 +366,11 @@ class SkyLauncher:
         """Whether a launch failed since its machine went away under it, as a spot machine may."""
         if not isinstance(problem, api.SkyPilotError):
             return False
-        with contextlib.suppress(Exception):
+        try:
             record = api.record(place)
-            return record is None or record.status.name not in ("INIT", "UP")
-        return False
+        except Exception as error:
+            return isinstance(api.explain(error), ProviderUnavailable)  # nobody can tell
+        return record is None or record.status.name not in ("INIT", "UP")
 
     def _let_checkpoint(self, attempt: Attempt) -> None:
         """Ask a job that is alive to end by itself, for as long as its grace lasts."""
