@@ -15,7 +15,7 @@ from rich.table import Table
 
 from deployments import gateway, mqtt
 from deployments.catalogue import flow_function, flow_module
-from infra import database, interruption, prefect_server
+from infra import database, interruption, keeper, prefect_server
 from infra.errors import ServiceUnavailable
 from infra.settings import settings
 
@@ -97,24 +97,25 @@ def keep_up(detach: bool, as_json: bool) -> None:
     if settings().mqtt_broker is not None:
         mqtt.check()
     if detach:
-        _show_addresses(services.detach(), as_json)
+        _show_addresses(services.detach(), as_json, "`nightshift down` ends everything.")
         return
     with services.holding():
         try:
-            _show_addresses(services.start_all(), as_json)
+            ending = "Ctrl-C or `nightshift down` ends everything."
+            _show_addresses(services.start_all(), as_json, ending)
             signal.pause()
         finally:
             services.end_all()
 
 
-def _show_addresses(addresses: dict[str, str], as_json: bool) -> None:
+def _show_addresses(addresses: dict[str, str], as_json: bool, ending: str) -> None:
     if as_json:
         _json(addresses)
     else:
         console.print(f"Prefect UI   {addresses['ui']}", highlight=False, soft_wrap=True)
         console.print(f"Webhooks     {addresses['gateway']}", highlight=False, soft_wrap=True)
         console.print(f"Home folder  {addresses['home']}", highlight=False, soft_wrap=True)
-        console.print("Ctrl-C or `nightshift down` ends everything.")
+        console.print(ending)
     sys.stdout.flush()
 
 
@@ -143,10 +144,17 @@ def end_up(as_json: bool) -> None:
     from deployments import services
 
     ended = services.end_others()
+    files = (settings().home / "flow-runs").glob("*.lock")
+    working = sum(keeper.is_locked(file) for file in files)
     if as_json:
-        _json({"ended": ended})
-    else:
-        console.print("What `nightshift up` ran has ended." if ended else "Nothing was up.")
+        _json({"ended": ended, "flow_runs_at_work": working})
+        return
+    console.print("What `nightshift up` ran has ended." if ended else "Nothing was up.")
+    if working:
+        console.print(
+            f"Flow runs still at work: {working}, and PostgreSQL with them. What needs the server "
+            "they cannot do: they end interrupted, and the same command goes on."
+        )
 
 
 def _json(value: Any) -> None:

@@ -167,7 +167,7 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The columns INPUTS as floats; all DEGREE_DAYS of a row that lacks any are estimated.
 
     Raises InputError that names the row (from 1) and column for what is missing, no number,
-    negative or out of order, and the column for a unit that is wrong by a factor.
+    negative, impossible or out of order, and the column for a unit that is wrong by a factor.
     """
     optional = [quantity.name for quantity in DEGREE_DAYS]
     missing = [column for column in INPUTS if column not in table and column not in optional]
@@ -202,6 +202,21 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
         strictly = quantity.name in ("width", "depth", "height", "wall_u", "roof_u", "floor_u")
         if strictly and (numbers[quantity.name] == 0).any():
             raise InputError(f"{name}: a {quantity.name} is 0", "Give it a size.")
+        beyond = np.flatnonzero(numbers[quantity.name] > 1) if quantity.unit == "1" else []
+        if len(beyond):
+            raise InputError(
+                f"{name}, row {beyond[0] + 1}: {quantity.name} is "
+                f"{numbers[quantity.name].iloc[beyond[0]]:g}, more than all",
+                "Give a share from 0 to 1.",
+            )
+    crossed = np.flatnonzero(numbers["heating_setpoint"] > numbers["cooling_setpoint"])
+    if len(crossed):
+        setpoints = numbers[["heating_setpoint", "cooling_setpoint"]].iloc[crossed[0]]
+        raise InputError(
+            f"{name}, row {crossed[0] + 1}: heating_setpoint is {setpoints.iloc[0]:g}, above "
+            f"cooling_setpoint, {setpoints.iloc[1]:g}",
+            "Give degrees Celsius, heating below cooling.",
+        )
     return numbers
 
 
@@ -305,8 +320,9 @@ def _check_units(numbers: pd.DataFrame, name: str) -> None:
     for column, factors in FACTORS.items():
         quantity, median = by_name[column], numbers[column].median()
         beyond = median > quantity.high * 1.5 or median < quantity.low / 1.5
+        low = max(quantity.low, quantity.high / 50)  # an overhang of 2.5 is none of 2.5 mm
         for factor, unit in factors.items():
-            if beyond and quantity.low <= median / factor <= quantity.high:
+            if beyond and low <= median / factor <= quantity.high:
                 raise InputError(
                     f"{name}: {column} looks like {unit} (median {median:g})",
                     f"Give {quantity.unit if quantity.unit != '1' else 'a share from 0 to 1'}.",

@@ -28,6 +28,7 @@ BALANCE = 0.01
 LARGEST_DIFFERENCE = 10.0
 """K between the yearly means of two rooms that share a wall; the training data stays below."""
 HOURS = 8760
+NEVER_NEGATIVE = (*range(LOADS), OUTPUTS.index("solar"))
 
 
 class Surrogate:
@@ -82,7 +83,7 @@ def violations(numbers: pd.DataFrame, mean: np.ndarray) -> list[list[str]]:
     warmest = numbers["cooling_setpoint"].to_numpy()[:, None]
     broken = {
         "balance": np.abs(gained - lost) > BALANCE * np.maximum(np.abs(gained) + np.abs(lost), 1),
-        "bounds": (mean[:, [0, 1, 2, 3, 6]] < 0).any(1)
+        "bounds": (mean[:, NEVER_NEGATIVE] < 0).any(1)
         | (air < coldest - 1).any(1)
         | (air > warmest + 1).any(1),
         "zones": np.abs(air[:, 0] - air[:, 1]) > LARGEST_DIFFERENCE,
@@ -100,7 +101,8 @@ def answer(surrogate: Surrogate, table: pd.DataFrame, name: str) -> pd.DataFrame
     columns: dict[str, Any] = {}
     for i, output in enumerate(OUTPUTS):
         columns[output] = mean[:, i]
-        columns[f"{output}_low"] = mean[:, i] - half_width[:, i]
+        low = mean[:, i] - half_width[:, i]
+        columns[f"{output}_low"] = np.maximum(low, 0) if i in NEVER_NEGATIVE else low
         columns[f"{output}_high"] = mean[:, i] + half_width[:, i]
     columns["outside"] = [" ".join(names) for names in out_of_range(numbers)]
     columns["broken"] = [" ".join(names) for names in violations(numbers, mean)]

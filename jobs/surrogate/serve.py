@@ -10,6 +10,8 @@ GET /v1/surrogate says which version answers, and its inputs with their ranges. 
 
 import argparse
 import json
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.errors import InputError, first_fault
+from infra.errors import InputError, ServiceUnavailable, first_fault
 from jobs.surrogate.config import OUTPUTS, WEATHER
 from jobs.surrogate.designs import check_designs, out_of_range
 from jobs.surrogate.predict import Surrogate, deviation, energy, violations
@@ -117,6 +119,12 @@ def main() -> None:
     parser.add_argument("--version", default="", help="What the answers call it.")
     parser.add_argument("--port", type=int, default=8700)
     arguments = parser.parse_args()
+    try:
+        with socket.create_server(("127.0.0.1", arguments.port)):
+            pass
+    except OSError as error:
+        sys.stderr.write(f"✗ port {arguments.port}: {error.strerror}\n  → Give another --port.\n")
+        sys.exit(ServiceUnavailable.exit_code)
     uvicorn.run(
         make_app(arguments.model, arguments.version),
         host="127.0.0.1",

@@ -32,7 +32,7 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
 
     (user.home / "up").mkdir()
     (user.home / "up" / "1.lock").touch()  # of a process that was killed
-    assert user.json("down") == {"ended": 0}
+    assert user.json("down") == {"ended": 0, "flow_runs_at_work": 0}
     kept = user.start("up", "--json")
     told = json.loads(kept.stdout.readline())
     assert told["home"] == str(user.home)
@@ -66,7 +66,7 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     assert kept.returncode == 130 and out == "" and "Traceback" not in err, out + err
     with urllib.request.urlopen(told["ui"] + "/api/health", timeout=10) as health:  # noqa: S310
         assert json.load(health) is True, "they stay as long as somebody uses them"
-    assert user.json("down") == {"ended": 1}
+    assert user.json("down")["ended"] == 1
     another.communicate(timeout=60)
     user.wait_until_nothing_runs()
 

@@ -141,6 +141,9 @@ def test_every_corner_of_the_ranges_can_be_built_and_its_balance_closes() -> Non
         ("depth", -4.0, "row 3: depth is -4, a negative m"),
         ("overhang", -0.1, "row 3: overhang is -0.1"),
         ("roof_u", 0.0, "a roof_u is 0"),
+        ("window_front", 40.0, "row 3: window_front is 40, more than all"),
+        ("window_back", 1.5, "row 3: window_back is 1.5"),
+        ("heating_setpoint", 293.15, "row 3: heating_setpoint is 293.15, above cooling_setpoint"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(table, column, value, named) -> None:
@@ -167,6 +170,12 @@ def test_units_that_are_wrong_by_a_factor_are_recognised(table, column, factor, 
     table[column] *= factor
     with pytest.raises(InputError, match=f"{column} looks like {named}"):
         check_designs(table, "designs.csv")
+
+
+def test_a_deep_overhang_is_no_wrong_unit(table) -> None:
+    check_designs(table.assign(overhang=2.5), "designs.csv")
+    with pytest.raises(InputError, match="overhang looks like"):
+        check_designs(table.assign(overhang=120.0), "designs.csv")
 
 
 def test_kelvin_missing_columns_and_empty_tables(table) -> None:

@@ -1,6 +1,7 @@
 """The HTTP endpoint: a population in, mean, deviation, fitness and the best one out, 4xx else."""
 
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,13 @@ def test_bodies_that_are_no_json_or_too_large_are_refused(client: TestClient, mo
     monkeypatch.setattr(serve, "MOST_BYTES", 100)
     answer = ask(client)
     assert answer.status_code == 413 and "100 bytes" in answer.json()["error"]
+
+
+def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr("sys.argv", ["serve", "--model", "any", "--port", port])
+        with pytest.raises(SystemExit) as ended:
+            serve.main()
+    assert ended.value.code == 4
+    assert f"port {port}: " in capsys.readouterr().err

@@ -304,6 +304,7 @@ def test_the_command_answers_files_and_lines_and_flags_rows(
     answers = pd.read_csv(io.StringIO(ask("--input", str(tmp_path / "designs.csv"))))
     assert answers["outside"].fillna("").tolist() == ["", "", "gains"]
     assert (answers["heating_front_low"] <= answers["heating_front"]).all()
+    assert all((answers[f"{name}_low"] >= 0).all() for name in (*OUTPUTS[:4], "solar"))
     monkeypatch.setattr(sys, "stdin", io.StringIO(designs.to_json(orient="records", lines=True)))
     lines = [json.loads(line) for line in ask("--stdin").splitlines()]
     assert lines[0]["loss"] == pytest.approx(answers["loss"][0], rel=1e-4)
