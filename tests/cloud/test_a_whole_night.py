@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra import database as db
-from infra import jobs, ledger
+from infra import jobs, ledger, objects
 from infra.compute import attempts
 from infra.compute.local import LocalLauncher
 from infra.compute.mirror import Mirror
@@ -58,8 +58,8 @@ def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
 
     night = renter.start(*cycle, "--target", "auto", "--json")
     pool = sky.pool
-    until(lambda: reached(pool, 2) or night.poll() is not None, 1200)
-    taken = reached(pool, 2)
+    until(lambda: (reached(pool, 2) and stored(pool)) or night.poll() is not None, 1200)
+    kept = stored(pool)
     cancel()
     out, err = night.communicate(timeout=1200)
     assert night.returncode == 0, out + err
@@ -83,7 +83,7 @@ def test_a_night_whose_node_is_taken_away_ends_as_an_undisturbed_one(
     assert sum(Decimal(one["usd"]) for one in report["costs"]) == sum(one.spent for one in paid)
 
     disturbed = done[2].result
-    assert disturbed and disturbed.resumed_from and disturbed.resumed_from >= taken - 1
+    assert disturbed and disturbed.resumed_from and disturbed.resumed_from >= kept
     undisturbed = here(done[2].spec, tmp_path, train_python)
     assert lasting(disturbed) == lasting(undisturbed)
     candidates = [result.artifacts["candidate"].sha256 for result in (disturbed, undisturbed)]
@@ -97,6 +97,12 @@ def reached(pool: db.Pool, step: int) -> int:
         return 0
     steps = [one.step for one in Mirror(newest[0].spec.output).progress()]
     return max([one for one in steps if one >= step], default=0)
+
+
+def stored(pool: db.Pool) -> int:
+    """The newest checkpoint of the training that is in the bucket."""
+    checkpoints = f"{jobs.newest(pool, 1)[0].spec.output}/node/checkpoints"
+    return max((int(one.uri.rpartition("-")[2]) for one in objects.list_artifacts(checkpoints)), default=0)
 
 
 def here(spec: JobSpec, folder: Path, python: Path) -> JobResult:
