@@ -102,7 +102,9 @@ def reached(pool: db.Pool, step: int) -> int:
 def stored(pool: db.Pool) -> int:
     """The newest checkpoint of the training that is in the bucket."""
     checkpoints = f"{jobs.newest(pool, 1)[0].spec.output}/node/checkpoints"
-    return max((int(one.uri.rpartition("-")[2]) for one in objects.list_artifacts(checkpoints)), default=0)
+    return max(
+        (int(one.uri.rpartition("-")[2]) for one in objects.list_artifacts(checkpoints)), default=0
+    )
 
 
 def here(spec: JobSpec, folder: Path, python: Path) -> JobResult:
