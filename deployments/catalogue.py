@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import InputError
+from infra.flows import FLOWS, flow_names
 
-FLOWS = Path(__file__).resolve().parent.parent / "flows"
 PRESETS = Path(__file__).resolve().parent / "presets"
-
-
-def flow_names() -> list[str]:
-    """One flow a file of flows/."""
-    return sorted(
-        path.stem.replace("_", "-") for path in FLOWS.glob("*.py") if path.stem != "__init__"
-    )
 
 
 def require_flow(name: str, option: str) -> None:

@@ -144,7 +144,7 @@ def end_up(as_json: bool) -> None:
     from deployments import services
 
     ended = services.end_others()
-    files = (settings().home / "flow-runs").glob("*.lock")
+    files = prefect_server.flow_run_locks().glob("*.lock")
     working = sum(keeper.is_locked(file) for file in files)
     if as_json:
         _json({"ended": ended, "flow_runs_at_work": working})

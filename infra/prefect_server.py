@@ -19,13 +19,23 @@ from uuid import uuid4
 
 from infra import database, keeper
 from infra.errors import ServiceUnavailable
-from infra.same_origin import origins
 from infra.settings import settings
 
 POOL = "local"
 """The work pool whose worker `nightshift up` runs."""
 HERE = "run"
 """Tag of flow runs that `nightshift run` runs in its own process."""
+HOSTS = ("127.0.0.1", "localhost")
+
+
+def origins(port: int) -> list[str]:
+    """Those of the pages that a server on this port serves."""
+    return [f"http://{host}:{port}" for host in HOSTS]
+
+
+def flow_run_locks() -> Path:
+    """The folder with a file for each flow run, which its process holds locked."""
+    return settings().home / "flow-runs"
 
 
 class PrefectServer:

@@ -17,12 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.importer import import_from_string
 
-HOSTS = ("127.0.0.1", "localhost")
-
-
-def origins(port: int) -> list[str]:
-    """Those of the pages that a server on this port serves."""
-    return [f"http://{host}:{port}" for host in HOSTS]
+from infra.prefect_server import HOSTS, origins
 
 
 class SameOrigin:

@@ -30,25 +30,20 @@ from prefect.states import Crashed, Scheduled
 
 from infra import keeper, runs
 from infra.database import Pool
-from infra.prefect_server import HERE, POOL
-from infra.settings import settings
+from infra.flows import flow_names
+from infra.prefect_server import HERE, POOL, flow_run_locks
 from tasks.reconcile import is_dead
 
 log = logging.getLogger("nightshift")
 
 PENDING = timedelta(minutes=10)
 """A process that has not begun after this will not: it takes seconds."""
-FLOWS = [
-    path.stem.replace("_", "-")
-    for path in (Path(__file__).resolve().parents[1] / "flows").glob("[!_]*.py")
-]
-"""Others' flows may be on the server, too."""
 _attended: list[IO[str]] = []
 
 
 def attend(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001
     """A hook `on_running`: hold the file of this flow run until this process ends, however."""
-    file = _folder() / f"{flow_run.id}.lock"
+    file = flow_run_locks() / f"{flow_run.id}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     unseen = file.with_suffix(".new")
     stream = unseen.open("w")
@@ -65,7 +60,7 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
     for run in runs.begun_by_flow_runs(pool):
         with is_dead(run["id"], "") as dead:
             # the lock in the database is gone, too, when that was begun anew under a living run
-            dead = dead and not _is_held(_folder() / f"{run['flow_run']}.lock")
+            dead = dead and not _is_held(flow_run_locks() / f"{run['flow_run']}.lock")
             if dead and tell(run["id"], run["flow"], run["flow_run"], dry_run):
                 told.append(f"{run['id']}: its process was killed; its flow run has crashed")
     with get_client(sync_client=True) as client:
@@ -89,7 +84,7 @@ def tell(run: str, flow: str, flow_run: str, dry_run: bool = False) -> bool:
 def _unattended(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     """Flow runs whose file nobody holds, though they are as running as when it was written."""
     told = []
-    for file in sorted(_folder().glob("*.lock")):
+    for file in sorted(flow_run_locks().glob("*.lock")):
         # another sweep may have removed it, or hold it
         with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("r+") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +110,7 @@ def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     told = []
     pending = FlowRunFilterStateType(any_=[StateType.PENDING])
     wanted = FlowRunFilter(state=FlowRunFilterState(type=pending))
-    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    ours = FlowFilter(name=FlowFilterName(any_=flow_names()))  # others' may be there, too
     for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
         if not one.state or datetime.now(UTC) - one.state.timestamp < PENDING:
             continue
@@ -139,7 +134,3 @@ def _running(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:
     except ObjectNotFound:  # it was deleted, or is on another server
         return None
     return found if found.state and found.state.is_running() else None
-
-
-def _folder() -> Path:
-    return settings().home / "flow-runs"

@@ -80,6 +80,8 @@ TARGETS = (
 OUTPUTS = tuple(q.name for q in TARGETS)
 LOADS = 4
 """Heating and cooling of both rooms: the first of TARGETS, and what accuracy is about."""
+SUN = OUTPUTS.index("solar")
+NEVER_NEGATIVE = [*range(LOADS), SUN]
 OBSERVED = (
     Quantity("heating_front", "W", 0, 1e6, "mean of the hour"),
     Quantity("heating_back", "W", 0, 1e6, "mean of the hour"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS
+from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, SUN
 from jobs.surrogate.handbook import CONSTANTS, HOURS, handbook
 
 ARCHITECTURES = ((48, 48), (64, 32), (40, 32, 32), (56, 32), (48, 24, 24))
@@ -17,8 +17,6 @@ STUDENT = (128, 96)
 """Widths of the one network that learns from all of them."""
 PREDICTED = len(OUTPUTS) - 1
 """All targets but `loss`, which closes the balance."""
-SUN = OUTPUTS.index("solar")
-NEVER_NEGATIVE = [*range(LOADS), SUN]
 OF_ONE_ROOM = ("window_front", "window_back", "orientation", "overhang")
 COMMON = len(INPUTS) - len(OF_ONE_ROOM)
 """Features that both rooms share; those after them are pairs, of the front and of the back."""

@@ -19,7 +19,7 @@ from scipy.stats import norm
 from infra.errors import InputError, NightshiftError
 from jobs.surrogate import export
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.config import LOADS, OUTPUTS
+from jobs.surrogate.config import LOADS, NEVER_NEGATIVE, OUTPUTS
 from jobs.surrogate.designs import check_designs, northern, out_of_range, read_lines, read_table
 from jobs.surrogate.weather import read_epw
 
@@ -28,7 +28,6 @@ BALANCE = 0.01
 LARGEST_DIFFERENCE = 10.0
 """K between the yearly means of two rooms that share a wall; the training data stays below."""
 HOURS = 8760
-NEVER_NEGATIVE = (*range(LOADS), OUTPUTS.index("solar"))
 
 
 class Surrogate:

@@ -20,14 +20,12 @@ from torch import Tensor
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate import data as designs
 from jobs.surrogate import distil, export
-from jobs.surrogate.config import INPUTS, LOADS, TrainConfig
+from jobs.surrogate.config import INPUTS, LOADS, NEVER_NEGATIVE, SUN, TrainConfig
 from jobs.surrogate.data import Data
 from jobs.surrogate.network import (
     ARCHITECTURES,
     COMMON,
-    NEVER_NEGATIVE,
     PREDICTED,
-    SUN,
     Ensemble,
     Member,
     Student,
