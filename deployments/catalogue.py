@@ -47,13 +47,13 @@ def parameter_model(name: str) -> Any:
     return hints[next(iter(inspect.signature(function).parameters))]
 
 
-def preset_names() -> list[str]:
-    """One preset a file of deployments/presets/."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+def preset_names(flow: str) -> list[str]:
+    """One preset a file of deployments/presets/<flow>/."""
+    return sorted(path.stem for path in (PRESETS / flow).glob("*.yaml"))
 
 
-def load_preset(name: str) -> dict[str, Any]:
+def load_preset(flow: str, name: str) -> dict[str, Any]:
     """The parameter values of one preset file."""
     import yaml
 
-    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
+    return yaml.safe_load((PRESETS / flow / f"{name}.yaml").read_text())

@@ -54,21 +54,21 @@ class Flows(click.Group):
         settings()
         model = parameter_model(name)
 
-        def begin(preset: str | None, **given: Any) -> None:
+        def begin(preset: str | None = None, **given: Any) -> None:
             own = {one.name: given.pop(one.name) for one in self.own if one.name}
-            values = load_preset(preset) if preset else None
+            values = load_preset(name, preset) if preset else None
             self.start(name, options.parameters(model, self.place(model, given), values), **own)
 
-        choice = click.Option(
-            ["--preset"],
-            type=click.Choice(preset_names()),
-            help="Start from the values of a file in deployments/presets/.",
-        )
+        own = self.own
+        if presets := preset_names(name):
+            choice = click.Choice(presets)
+            said = f"Start from the values of a file in deployments/presets/{name}/."
+            own = (click.Option(["--preset"], type=choice, help=said), *own)
         return click.Command(
             name,
             callback=begin,
             help=flow_module(name).__doc__,
-            params=[*options.options(model), choice, *self.own],
+            params=[*options.options(model), *own],
         )
 
 

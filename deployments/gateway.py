@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import urllib.request
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -62,11 +61,7 @@ class Gateway:
         scheme = "https" if settings().gateway_certificate else "http"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
         unchecked = ssl._create_unverified_context()  # noqa: S323 - only whether it answers
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5, context=unchecked):  # noqa: S310
-                return {"url": url}
-        except OSError:
-            return None
+        return None if keeper.answer(f"{url}/health", unchecked) is None else {"url": url}
 
 
 class Gathered:

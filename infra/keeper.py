@@ -22,12 +22,16 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.error import HTTPError
 
 from infra.errors import NightshiftError, SettingsError
 
@@ -234,6 +238,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def answer(url: str, tls: ssl.SSLContext | None = None) -> bytes | None:
+    """What a service says at `url`; None where it is away, unwell, or something else answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5, context=tls) as response:  # noqa: S310
+            return response.read()
+    except HTTPError as error:
+        error.close()  # it holds the connection
+    except (OSError, HTTPException):
+        pass
+    return None
 
 
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:

@@ -70,11 +70,7 @@ class PrefectServer:
 
     def address(self) -> dict[str, str] | None:
         api = f"http://127.0.0.1:{self.port}/api"
-        try:
-            with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:  # noqa: S310
-                if json.load(answer) is not True:
-                    return None
-        except (OSError, HTTPException, ValueError):  # away, or something else has the port
+        if keeper.answer(f"{api}/health") != b"true":
             return None
         return {"api": api, "ui": f"http://127.0.0.1:{self.port}"}
 

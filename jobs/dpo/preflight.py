@@ -3,20 +3,19 @@
     python -m jobs.dpo.preflight JOB_FOLDER
 
 Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out) and `reward` or
-`judge` (the user's file or folder). Sees that the base has what training needs (whole files of
-weights, embeddings of all its tokenizer's tokens, an end-of-sequence token, a chat template where
-there are chats), that prompts leave room, that none is both trained on
-and judged on (case and white space aside), that LoRA and the champion's adapter fit the base, and
-that the reward or judge gives numbers.
+`judge` (the user's file or folder). Sees that the base has what training needs (files of the
+weights that its configuration describes, embeddings of all its tokenizer's tokens, an
+end-of-sequence token, a chat template where there are chats), that prompts leave room, that none is
+both trained on and judged on (case and white space aside), that LoRA and the champion's adapter fit
+the base, and that the reward or judge gives numbers.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from infra.errors import InputError
 from jobs.dpo.config import PreflightConfig
@@ -31,7 +30,6 @@ from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adap
 from jobs.ppo.reward import load_reward
 from jobs.runtime import Job, Outcome, main
 
-FOLDER = "Give a folder that save_pretrained() wrote, with all its files."
 TRIED_PROMPTS = 4
 MOST_PAIRS = 20_000
 """Pairs whose prompts are tried: training counts all."""
@@ -41,8 +39,6 @@ def program(job: Job[PreflightConfig]) -> Outcome:
     config = job.config
     base, dataset = optional_input(job, "base"), job.input("dataset")
     policy = load_base(config, base, weights=False)
-    if base:
-        _check_weights(base)
     require_special_tokens(policy)
     stored = load(dataset / "train.parquet", job.scratch / "cache")
     prompts = read_prompts(
@@ -91,27 +87,6 @@ def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
             "Remove them from --held-out or from the pairs, or make a dataset of before anew: a "
             "policy is not judged on what it trained.",
         )
-
-
-def _check_weights(base: Path) -> None:
-    """Raises InputError where files of weights are missing or cut off; none is loaded."""
-    index = base / "model.safetensors.index.json"
-    names: list[str] = []
-    if (base / "model.safetensors").is_file():  # an index beside it is of another time
-        names = ["model.safetensors"]
-    elif index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"--model: {index.name} is no index: {error}", FOLDER) from error
-    elif not any(base.glob("pytorch_model*.bin")):
-        raise InputError("--model: the folder holds no weights", FOLDER)
-    for name in names:
-        try:
-            with safe_open(base / name, "pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"--model: {name} cannot be read: {error}", FOLDER) from error
 
 
 def _check_answers(policy: Policy, pairs: Dataset) -> None:

@@ -40,6 +40,8 @@ MAX_TOKENS_AT_ONCE = 8192
 MAX_LOGITS = 2**26
 """256 MB as float32; a backward pass needs them about four times."""
 
+WHOLE = "Give a folder that save_pretrained() wrote, with all its files."
+
 logging.disable_progress_bar()
 
 
@@ -176,8 +178,9 @@ def load_base(
 ) -> Policy:
     """The model and tokenizer of `folder`, else of `config.model`, without an adapter.
 
-    Without `weights` only their shapes, on the device `meta`; `quantised`: in 4 bits (NF4,
-    Dettmers et al. 2023). Raises InputError naming --model.
+    Without `weights` only their shapes, on the device `meta`: those of `folder` are compared with
+    the model's, of a hub id nothing but its configuration is downloaded. `quantised`: in 4 bits
+    (NF4, Dettmers et al. 2023). Raises InputError naming --model.
     """
     where = str(folder or config.model)
     if not where:
@@ -190,39 +193,49 @@ def load_base(
     try:
         shape = AutoConfig.from_pretrained(where)
         tokenizer = AutoTokenizer.from_pretrained(where)
-        if weights:
-            model, missing = _weights(where, dtype, device, quantised)
+        if weights or folder:
+            model, told = _weights(where, dtype, device if weights else "meta", quantised)
         else:
-            model, missing = _shapes(where, shape), []
+            model, told = _shapes(where, shape), {}
     except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
+        first = next(iter(str(error).strip().splitlines()), "")
+        if not first or not isinstance(error, OSError | ValueError):
+            first = f"{type(error).__name__}: {first}"
         raise InputError(
-            f"--model {config.model or where} cannot be loaded as a causal language model: "
-            f"{first[0]}",
+            f"--model {config.model or where} cannot be loaded as a causal language model: {first}",
             "Name a folder with config.json, weights and tokenizer, or the hub id of a model "
             "that this machine can download.",
         ) from error
-    if missing:
+    if missing := sorted(told.get("missing_keys", ())):
         raise InputError(
             f"--model {config.model or where} lacks {len(missing)} tensors of the model that its "
             f"config.json describes, among them {missing[0]}",
-            "Give a folder that save_pretrained() wrote, with all its files.",
+            WHOLE,
+        )
+    if other := sorted(told.get("mismatched_keys", ())):
+        name, found, wanted = other[0]
+        raise InputError(
+            f"--model {config.model or where} has {name} in the shape {list(found)}, its "
+            f"config.json wants {list(wanted)} ({len(other)} differ)",
+            WHOLE,
         )
     _use_threads(config, sum(parameter.numel() for parameter in model.parameters()))
     model.requires_grad_(False).eval()
     return Policy(model, tokenizer, *_special_ids(where, model, tokenizer), _context(model))
 
 
-def _weights(where: str, dtype: torch.dtype, device: str, quantised: bool) -> tuple[Any, list[str]]:
-    """The model, and the names of its tensors that the files do not hold: these are random."""
-    how: dict[str, Any] = {"dtype": dtype}
+def _weights(where: str, dtype: torch.dtype, device: str, quantised: bool) -> tuple[Any, Any]:
+    """The model, and what transformers tells of its tensors: those that the files do not hold, or
+    hold in another shape, are random."""
+    how: dict[str, Any] = {"dtype": dtype, "ignore_mismatched_sizes": True}
     if quantised:
         how["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
+    if quantised or device == "meta":
         how["device_map"] = {"": device}
     model, told = AutoModelForCausalLM.from_pretrained(where, **how, output_loading_info=True)
-    return model if quantised else model.to(device), sorted(told["missing_keys"])
+    return model if "device_map" in how else model.to(device), told
 
 
 def _shapes(where: str, config: Any) -> Any:

@@ -74,7 +74,8 @@ def post(port: int, body: object) -> tuple[int, dict]:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own server
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
-        return refused.code, json.load(refused)
+        with refused:
+            return refused.code, json.load(refused)
 
 
 def test_a_killed_first_training_goes_on_and_the_second_learns_from_measurements(

@@ -1,7 +1,6 @@
 """Docs, presets, deployments and `--help` agree with the code."""
 
 import importlib
-import json
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -151,11 +150,15 @@ def test_every_form_is_one_that_the_ui_can_draw(name: str) -> None:
             assert kind and (widget.get("title") or "$ref" in widget), (field, widget)
 
 
-@pytest.mark.parametrize("preset", preset_names())
-def test_every_preset_is_valid(preset: str) -> None:
-    flow = re.search(r"^# nightshift run (\S+)", (PRESETS / f"{preset}.yaml").read_text(), re.M)
-    assert flow, "the first line of a preset says which flow it is for"
-    parameter_model(flow[1]).model_validate(load_preset(preset))
+def test_every_preset_is_valid_and_offered_by_its_flow_only() -> None:
+    for path in PRESETS.rglob("*.yaml"):
+        flow, preset = path.parent.name, path.stem
+        assert path.read_text().startswith(f"# nightshift run {flow} --preset {preset}\n")
+        parameter_model(flow).model_validate(load_preset(flow, preset))
+    offered = {flow: preset_names(flow) for flow in flow_names()}
+    for flow, presets in offered.items():
+        assert (f"--preset [{'|'.join(presets)}]" in help_of(["run", flow])) == bool(presets)
+        assert ("--preset" in help_of(["run", flow])) == bool(presets)
 
 
 def test_every_setting_is_documented_as_it_is() -> None:
@@ -238,8 +241,3 @@ def test_every_command_is_in_the_readme_and_teaches() -> None:
             continue
         assert "nightshift " + " ".join(path) in README, path
         assert len(help_of(list(path)).split("\n\n")) > 1, path
-
-
-def test_presets_hold_plain_values() -> None:
-    for preset in preset_names():
-        json.dumps(load_preset(preset), default=str)
