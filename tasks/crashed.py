@@ -12,7 +12,6 @@ import fcntl
 import logging
 import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
@@ -28,7 +27,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
-from infra import keeper, runs
+from infra import runs
 from infra.database import Pool
 from infra.flows import flow_names
 from infra.prefect_server import HERE, POOL, flow_run_locks
@@ -59,8 +58,6 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
     told = []
     for run in runs.begun_by_flow_runs(pool):
         with is_dead(run["id"], "") as dead:
-            # the lock in the database is gone, too, when that was begun anew under a living run
-            dead = dead and not _is_held(flow_run_locks() / f"{run['flow_run']}.lock")
             if dead and tell(run["id"], run["flow"], run["flow_run"], dry_run):
                 told.append(f"{run['id']}: its process was killed; its flow run has crashed")
     with get_client(sync_client=True) as client:
@@ -99,10 +96,6 @@ def _unattended(client: SyncPrefectClient, dry_run: bool) -> list[str]:
             if not dry_run:
                 file.unlink()
     return told
-
-
-def _is_held(file: Path) -> bool:
-    return file.exists() and keeper.is_locked(file)
 
 
 def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:

@@ -4,7 +4,9 @@ One server holds three databases: ours, `prefect` and `mlflow`.
 """
 
 import atexit
+import fcntl
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -173,17 +175,25 @@ def _pending(connection: psycopg.Connection[DictRow]) -> list[tuple[str, str]]:
 def exclusive(what: str) -> Iterator[None]:
     """Hold the right to do `what` until the block, or this process, ends.
 
-    A session-level advisory lock on a connection of its own; raises AlreadyRunning.
+    A session-level advisory lock on a connection of its own; and one on a file of this home folder,
+    since the first is lost when PostgreSQL starts anew. Raises AlreadyRunning.
     """
     number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
-    with psycopg.connect(url(), autocommit=True) as connection:
+    taken = AlreadyRunning(
+        f"another process is running {what}",
+        "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
+    )
+    file = settings().home / "locks" / f"{what.replace(os.sep, '-')}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held, psycopg.connect(url(), autocommit=True) as connection:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise taken from None
         connection.execute("SET application_name = 'nightshift lock'")
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone()
         if not row or not row[0]:
-            raise AlreadyRunning(
-                f"another process is running {what}",
-                "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
-            )
+            raise taken
         yield
 
 

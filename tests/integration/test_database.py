@@ -154,6 +154,29 @@ def test_only_one_process_holds_the_right_to_a_run(database: db.Pool) -> None:
         pass
 
 
+def test_the_right_to_a_run_is_held_from_other_homes(
+    database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.exclusive("a/b"):
+        monkeypatch.setenv("NIGHTSHIFT_HOME", str(home / "other"))
+        settings.cache_clear()
+        with pytest.raises(AlreadyRunning), db.exclusive("a/b"):
+            pass
+
+
+def test_the_right_to_a_run_outlives_a_restart_of_the_server(database: db.Pool) -> None:
+    with db.exclusive("nightly-ppo"):
+        with database.connection() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'nightshift lock' AND datname = current_database()"
+            )
+        with pytest.raises(AlreadyRunning), db.exclusive("nightly-ppo"):
+            pass
+    with db.exclusive("nightly-ppo"):
+        pass
+
+
 def test_unreachable_server_is_one_clear_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/nightshift")
     settings.cache_clear()
