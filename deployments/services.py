@@ -124,6 +124,11 @@ def start_all() -> dict[str, str]:
         if bridge := running.get("MQTT bridge"):
             keeper.use(bridge)
         _, said = deploying.communicate(timeout=DEPLOY_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ServiceUnavailable(
+            f"the Prefect server did not take the deployments within {DEPLOY_SECONDS} s",
+            f"Read {settings().home / 'prefect' / 'log.txt'}, then `nightshift up` again.",
+        ) from None
     finally:
         if deploying.poll() is None:
             deploying.terminate()

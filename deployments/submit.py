@@ -127,15 +127,19 @@ def _wait(client: Any, run: UUID) -> Any:
     known: set[UUID] = set()
     after = datetime.fromtimestamp(0, UTC)
     seen, answered = "", time.monotonic()
-    ended, is_whole = math.inf, False
+    ended, is_whole, told = math.inf, False, False
     while True:
         try:
             state = client.read_flow_run(run).state
             lines = [line for line in _lines(client, run, after) if line.id not in known]
-            answered = time.monotonic()
+            answered, told = time.monotonic(), False
         except httpx.TransportError:
             if time.monotonic() - answered > AWAY_SECONDS:
                 raise
+            if not told:
+                now = f"{datetime.now():%H:%M:%S}"
+                errors.print(f"{now} the server is away, waiting for it", style="dim")
+            told = True
             time.sleep(POLL_SECONDS)
             continue
         for line in lines:

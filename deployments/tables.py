@@ -181,7 +181,7 @@ def show_jobs(running: bool, limit: int, as_json: bool) -> None:
             row["launcher"],
             row["begun"].replace("T", " ")[5:16],
             str(row["seconds"]),
-            row["usd"],
+            f"{Decimal(row['usd']):.4f}",
         )
     nothing = (
         "No job is running."

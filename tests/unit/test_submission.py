@@ -3,8 +3,12 @@
 import inspect
 from pathlib import Path
 from unittest.mock import MagicMock
+from uuid import uuid4
 
+import httpx
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
 
 import infra.errors
 from deployments import options, submit
@@ -95,3 +99,21 @@ def test_an_input_error_needs_no_remedy() -> None:
     said = "Flow run encountered an exception: InputError: nothing to say"
     told = failure("FAILED", said, "http://here")
     assert isinstance(told, InputError) and told.remedy == ""
+
+
+def test_a_server_that_is_away_for_a_moment_is_told_once(monkeypatch, capsys) -> None:
+    class Server:
+        """Away twice, then there with a run that has ended."""
+
+        answers = iter([False, False, True])
+
+        def read_flow_run(self, _run: object) -> FlowRun:
+            if not next(self.answers):
+                raise httpx.ConnectError("refused")
+            return FlowRun(flow_id=uuid4(), state=Completed())
+
+    monkeypatch.setattr(submit, "_lines", lambda *_: [])
+    monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(submit, "LAST_SECONDS", -1)
+    assert submit._wait(Server(), uuid4()).is_completed()
+    assert capsys.readouterr().err.count("the server is away, waiting for it") == 1
