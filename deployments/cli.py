@@ -18,7 +18,7 @@ from deployments import inference, shared
 from deployments.flow_commands import Here, Served
 from deployments.hooks import hooks
 from deployments.mqtt import mqtt
-from deployments.shared import as_json
+from deployments.shared import Commands, as_json
 from infra.errors import InputError, NightshiftError
 
 UNAVAILABLE = 4
@@ -34,7 +34,7 @@ PREFECT_DEFAULTS = {
 """Prefect reads these when it is imported. Its own lines are for its UI; ours are for people."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nightshift")
 def cli() -> None:
     """Improve models overnight under a budget that cannot be overspent.

@@ -17,11 +17,12 @@ from deployments.catalogue import (
     parameter_model,
     preset_names,
 )
+from deployments.shared import Commands
 
 AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON for scripts.")
 
 
-class Flows(click.Group):
+class Flows(Commands):
     """One command a flow. `own` are the options beside the flow's, `start` takes their values."""
 
     own: tuple[click.Parameter, ...] = ()

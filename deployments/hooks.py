@@ -16,7 +16,7 @@ from deployments.shared import as_json
 from infra.errors import InputError, first_fault
 
 
-@click.group()
+@click.group(cls=shared.Commands)
 def hooks() -> None:
     """Let other systems start flows with a signed POST; docs/webhooks.md."""
 

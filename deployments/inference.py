@@ -14,10 +14,12 @@ from typing import NoReturn
 
 import click
 
+from deployments.shared import Commands
+
 NAME = click.option("--name", default="house", show_default=True, help="Name of the surrogate.")
 
 
-@click.group()
+@click.group(cls=Commands)
 def predict() -> None:
     """Ask a champion."""
 
@@ -45,7 +47,7 @@ def predict_surrogate(
     _become("jobs.surrogate.predict", _champion(name)[0], given)
 
 
-@click.group()
+@click.group(cls=Commands)
 def serve() -> None:
     """Serve a champion over HTTP."""
 

@@ -33,7 +33,7 @@ def check() -> None:
         ) from None
 
 
-@click.group()
+@click.group(cls=shared.Commands)
 def mqtt() -> None:
     """Take messages of sensors from an MQTT broker."""
 

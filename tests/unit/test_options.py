@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from deployments import options
 from deployments.catalogue import flow_names, parameter_model
+from deployments.cli import cli
 from infra.errors import InputError
 
 
@@ -95,3 +96,19 @@ def test_a_new_option_is_deliberate(name: str) -> None:
     flags = [option.opts[0] for option in options.options(parameter_model(name))]
     reviewed = (Path(__file__).parent / "options" / f"{name}.txt").read_text().split()
     assert flags == reviewed
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("bugdet show", "budget"),
+        ("budget shwo", "show"),
+        ("run nigtly-ppo", "nightly-ppo"),
+        ("hooks creat", "create"),
+        ("serve surogate", "surrogate"),
+    ],
+)
+def test_commands_like_one_that_is_misspelt_are_named(given: str, meant: str) -> None:
+    said = CliRunner().invoke(cli, given.split()).output
+    assert f"(Possible commands: {meant})" in said
+    assert "Possible" not in CliRunner().invoke(cli, ["xyzzy"]).output
