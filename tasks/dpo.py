@@ -6,7 +6,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import registry
 from infra.errors import InputError
 from infra.registry import ModelVersion
 from infra.verdicts import Verdict
@@ -30,6 +29,7 @@ from tasks.ppo import (
     SUCCESS_OF_DESIGN,
     design_version,
     read_evaluation,
+    register_candidate,
     resources,
     with_design,
 )
@@ -195,20 +195,7 @@ def train_candidate(
         parameters.hours,
         resources(parameters),
     )
-    artifact = result.artifacts["candidate"]
-    return registry.register(
-        work.run.id,
-        ModelVersion(
-            model=parameters.name,
-            version="",
-            uri=artifact.uri,
-            sha256=artifact.sha256,
-            base=champion.base,
-            metrics=result.metrics,
-            parent=champion.version,
-            data=dataset.sha256,
-        ),
-    )
+    return register_candidate(work, champion, result, dataset)
 
 
 @task(name="validate", cache_policy=NO_CACHE)

@@ -8,7 +8,7 @@ from pydantic import Field
 from jobs.contract import Place
 from jobs.dpo.config import DPOHyperparameters, PairChoice
 from tasks.gate import Gate
-from tasks.ppo_parameters import answer_tokens
+from tasks.ppo_parameters import PolicyParameters
 from tasks.run import RunParameters
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -50,14 +50,9 @@ class PreferenceParameters(RunParameters):
         return timedelta(**{UNITS[self.feedback_since[-1]]: float(self.feedback_since[:-1])})
 
 
-class DPOTrainingParameters(PreferenceParameters):
+class DPOTrainingParameters(PolicyParameters, PreferenceParameters):
     """What a training is told; every field is an option of the command and a field of the form."""
 
-    model: Place = Field(
-        default="design",
-        title="Model",
-        description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
-    )
     prompts: Place | None = Field(
         default=None,
         title="Prompts",
@@ -76,21 +71,11 @@ class DPOTrainingParameters(PreferenceParameters):
         "reward functions; none: the demo's own for its model, else a reward model is trained on "
         "the pairs.",
     )
-    reward_model: Place | None = Field(
-        default=None,
-        title="Reward model",
-        description="Folder or hub id of a reward model, in place of the reward function.",
-    )
     judge: Place | None = Field(
         default=None,
         title="Judge",
         description="module:function or file.py:function, f(prompts, first, second, **columns) → "
         "probabilities that the first answer is better, in place of a reward.",
-    )
-    success: Place | None = Field(
-        default=None,
-        title="Success",
-        description="module:function that gives 1 for a solved prompt; shown in the report.",
     )
     simulate: int = Field(
         default=0,
@@ -98,12 +83,6 @@ class DPOTrainingParameters(PreferenceParameters):
         title="Simulated answers",
         description="Answers of the champion that are sampled and paired by their reward, for "
         "bootstrapping; such pairs are marked and never judged with.",
-    )
-    accelerators: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9-]+:[1-9][0-9]*$",
-        title="Accelerators",
-        description="Kind and number of GPUs of training and judging, e.g. H100:1; none: CPU only.",
     )
     hours: float = Field(
         default=6.0,
@@ -126,25 +105,6 @@ class DPOTrainingParameters(PreferenceParameters):
         title="Deploy window",
         description="Hours for judging, at most.",
     )
-    max_new_tokens: int = Field(
-        default=128,
-        ge=1,
-        le=32768,
-        title="Completion length",
-        description="At most, in tokens; the demo's own model is given 32 at most.",
-    )
-    judge_temperature: float = Field(
-        default=0.0,
-        ge=0,
-        le=10,
-        title="Judging temperature",
-        description="Decoding of both policies when they are judged; 0 is greedy.",
-    )
     seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
     dpo: DPOHyperparameters = Field(default_factory=lambda: DPOHyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens of an answer at most."""
-        return answer_tokens(self.model, self.max_new_tokens)

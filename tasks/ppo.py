@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -22,7 +22,7 @@ from jobs.ppo.config import EvaluateConfig, PPOConfig, SampleConfig
 from tasks import announce, plan
 from tasks.gate import Measured, first_version, judge
 from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
-from tasks.ppo_parameters import NightlyPPOParameters
+from tasks.ppo_parameters import NightlyPPOParameters, PolicyParameters
 from tasks.run import Work
 
 DESIGN = "design"
@@ -203,18 +203,25 @@ def train_candidate(
         parameters.hours,
         resources(parameters),
     )
-    artifact = result.artifacts["candidate"]
+    return register_candidate(work, champion, result, trajectories)
+
+
+def register_candidate(
+    work: Work, champion: ModelVersion, trained: JobResult, data: Artifact
+) -> ModelVersion:
+    """What a training made of the champion with `data`, as challenger."""
+    artifact = trained.artifacts["candidate"]
     return registry.register(
         work.run.id,
         ModelVersion(
-            model=parameters.name,
+            model=champion.model,
             version="",
             uri=artifact.uri,
             sha256=artifact.sha256,
             base=champion.base,
-            metrics=result.metrics,
+            metrics=trained.metrics,
             parent=champion.version,
-            data=trajectories.sha256,
+            data=data.sha256,
         ),
     )
 
@@ -294,13 +301,7 @@ def deploy_champion(candidate: ModelVersion, kind: announce.Kind = "policy") -> 
     return served
 
 
-class Accelerated(Protocol):
-    """Parameters that say which GPUs a job gets."""
-
-    accelerators: str | None
-
-
-def resources(parameters: Accelerated) -> Resources:
+def resources(parameters: PolicyParameters) -> Resources:
     """What each job of a training asks for."""
     if parameters.accelerators is None:
         return Resources(cpus=1, memory_gb=4)

@@ -1,6 +1,6 @@
 """What the nightly PPO cycle is told: the one model behind options, the UI's form and webhooks."""
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from jobs.contract import Place
 from jobs.ppo.config import Hyperparameters
@@ -8,9 +8,56 @@ from tasks.gate import Gate
 from tasks.run import RunParameters
 
 DESIGN_TOKENS = 32
+"""The demo's own model has a context of 128 for both sides."""
 
 
-class NightlyPPOParameters(RunParameters):
+class PolicyParameters(BaseModel):
+    """What every training of a language model is told."""
+
+    model: Place = Field(
+        default="design",
+        title="Model",
+        description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
+    )
+    reward_model: Place | None = Field(
+        default=None,
+        title="Reward model",
+        description="Folder or hub id of a reward model, in place of the reward function.",
+    )
+    success: Place | None = Field(
+        default=None,
+        title="Success",
+        description="module:function that gives 1 for a solved prompt; shown in the report.",
+    )
+    accelerators: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]+:[1-9][0-9]*$",
+        title="Accelerators",
+        description="Kind and number of GPUs of training and judging, e.g. H100:1; none: CPU only.",
+    )
+    max_new_tokens: int = Field(
+        default=128,
+        ge=1,
+        le=32768,
+        title="Completion length",
+        description="At most, in tokens; the demo's own model is given 32 at most.",
+    )
+    judge_temperature: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        title="Judging temperature",
+        description="Decoding of both policies when they are judged; 0 is greedy.",
+    )
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of an answer at most."""
+        most = DESIGN_TOKENS if self.model == "design" else self.max_new_tokens
+        return min(self.max_new_tokens, most)
+
+
+class NightlyPPOParameters(PolicyParameters, RunParameters):
     """What a night is told; every field is an option of the command and a field of the form."""
 
     name: str = Field(
@@ -18,11 +65,6 @@ class NightlyPPOParameters(RunParameters):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         title="Name",
         description="Name of the model in the registry; its champion is where the night starts.",
-    )
-    model: Place = Field(
-        default="design",
-        title="Model",
-        description="Folder or Hugging Face hub id of the base model; 'design': the demo's own.",
     )
     prompts: Place = Field(
         default="design",
@@ -39,22 +81,6 @@ class NightlyPPOParameters(RunParameters):
         default="jobs.design.reward:reward",
         title="Reward",
         description="module:function or file.py:function, called as TRL calls reward functions.",
-    )
-    reward_model: Place | None = Field(
-        default=None,
-        title="Reward model",
-        description="Folder or hub id of a reward model, in place of the reward function.",
-    )
-    success: Place | None = Field(
-        default=None,
-        title="Success",
-        description="module:function that gives 1 for a solved prompt; shown in the report.",
-    )
-    accelerators: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9-]+:[1-9][0-9]*$",
-        title="Accelerators",
-        description="Kind and number of GPUs of each job, e.g. H100:1; none: CPU only.",
     )
     collect_hours: float = Field(
         default=6.0,
@@ -101,32 +127,8 @@ class NightlyPPOParameters(RunParameters):
         title="Keep personal fields",
         description="Store the columns of the prompts named user, email, name, phone or address.",
     )
-    max_new_tokens: int = Field(
-        default=128,
-        ge=1,
-        le=32768,
-        title="Completion length",
-        description="At most, in tokens; the demo's own model is given 32 at most.",
-    )
-    judge_temperature: float = Field(
-        default=0.0,
-        ge=0,
-        le=10,
-        title="Judging temperature",
-        description="Decoding of both policies when they are judged; 0 is greedy.",
-    )
     seed: int = Field(
         default=0, ge=0, title="Seed", description="Of the first night; later ones add 1."
     )
     ppo: Hyperparameters = Field(default_factory=lambda: Hyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens of an answer at most."""
-        return answer_tokens(self.model, self.max_new_tokens)
-
-
-def answer_tokens(model: str, wanted: int) -> int:
-    """Tokens of an answer at most; the demo's own model has a context of 128 for both sides."""
-    return min(wanted, DESIGN_TOKENS) if model == "design" else wanted

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from jobs.contract import Place
-from jobs.ppo.config import EvaluateConfig, JobConfig, ModelConfig
+from jobs.ppo.config import EvaluateConfig, JobConfig, LoraHyperparameters, ModelConfig
 
 Loss = Literal[
     "sigmoid",
@@ -90,7 +90,7 @@ class BuildConfig(PairChoice):
     )
 
 
-class DPOHyperparameters(JobConfig):
+class DPOHyperparameters(LoraHyperparameters):
     """How a policy learns from preferences."""
 
     loss: Loss = Field(default="sigmoid", title="Loss", description="One of TRL's DPO losses.")
@@ -130,12 +130,6 @@ class DPOHyperparameters(JobConfig):
         description="Pairs in one forward pass, a divisor of the effective batch; unset: as many "
         "as fit. It is halved where memory runs out.",
     )
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        title="Learning rate",
-        description="AdamW, of the adapter. Unset: 0.128 / the model's width.",
-    )
     warmup: float = Field(
         default=0.1,
         ge=0,
@@ -143,32 +137,12 @@ class DPOHyperparameters(JobConfig):
         title="Warm-up",
         description="Share of the steps in which the learning rate rises; then it falls to 0.",
     )
-    max_gradient_norm: float = Field(
-        default=1.0,
-        gt=0,
-        title="Largest gradient norm",
-        description="Larger gradients are scaled down.",
-    )
     max_tokens: int = Field(
         default=1024,
         ge=8,
         title="Length",
         description="Tokens of prompt and answer, the model's context at most; longer answers are "
         "cut, pairs whose prompt leaves no room are left out.",
-    )
-    lora_rank: int = Field(
-        default=16,
-        ge=1,
-        title="LoRA rank",
-        description="Of a new adapter; a champion's keeps its own.",
-    )
-    lora_alpha: float = Field(
-        default=32.0, gt=0, title="LoRA alpha", description="Scale times rank."
-    )
-    lora_targets: str = Field(
-        default="all-linear",
-        title="LoRA targets",
-        description="all-linear, or comma-separated module names, e.g. q_proj,v_proj.",
     )
     precompute_reference: bool = Field(
         default=False,

@@ -83,7 +83,39 @@ class SampleConfig(RolloutConfig):
     )
 
 
-class Hyperparameters(JobConfig):
+class LoraHyperparameters(JobConfig):
+    """How a LoRA adapter is trained, by PPO or by DPO."""
+
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        title="Learning rate",
+        description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
+        "toy of width 128 and 3e-5 for one of 4096.",
+    )
+    max_gradient_norm: float = Field(
+        default=1.0,
+        gt=0,
+        title="Largest gradient norm",
+        description="Larger gradients are scaled down.",
+    )
+    lora_rank: int = Field(
+        default=16,
+        ge=1,
+        title="LoRA rank",
+        description="Of a new adapter; a champion's keeps its own.",
+    )
+    lora_alpha: float = Field(
+        default=32.0, gt=0, title="LoRA alpha", description="Scale times rank."
+    )
+    lora_targets: str = Field(
+        default="all-linear",
+        title="LoRA targets",
+        description="all-linear, or comma-separated module names, e.g. q_proj,v_proj.",
+    )
+
+
+class Hyperparameters(LoraHyperparameters):
     """How a policy is improved."""
 
     algorithm: Literal["ppo", "grpo", "rloo"] = Field(
@@ -121,38 +153,11 @@ class Hyperparameters(JobConfig):
         default=64, ge=1, title="Minibatch", description="Completions in one step."
     )
 
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        title="Learning rate",
-        description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
-        "toy of width 128 and 3e-5 for one of 4096.",
-    )
     value_learning_rate: float | None = Field(
         default=None,
         gt=0,
         title="Value learning rate",
         description="AdamW, of the value head. Unset: 0.384 / the model's width.",
-    )
-    max_gradient_norm: float = Field(
-        default=1.0,
-        gt=0,
-        title="Largest gradient norm",
-        description="Larger gradients are scaled down.",
-    )
-    lora_rank: int = Field(
-        default=16,
-        ge=1,
-        title="LoRA rank",
-        description="Of a new adapter; a champion's keeps its own.",
-    )
-    lora_alpha: float = Field(
-        default=32.0, gt=0, title="LoRA alpha", description="Scale times rank."
-    )
-    lora_targets: str = Field(
-        default="all-linear",
-        title="LoRA targets",
-        description="all-linear, or comma-separated module names, e.g. q_proj,v_proj.",
     )
 
     clip_low: float = Field(

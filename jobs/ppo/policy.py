@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from infra.errors import InputError
-from jobs.ppo.config import ModelConfig, PPOConfig
+from jobs.ppo.config import LoraHyperparameters, ModelConfig, PPOConfig
 from jobs.ppo.data import Prompt
 
 SMALL_MODEL = 20_000_000
@@ -70,14 +70,6 @@ class NoValues(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.new_zeros(features.shape[:-1])
-
-
-class LoraChoice(Protocol):
-    """What a config says about a new adapter."""
-
-    lora_rank: int
-    lora_alpha: float
-    lora_targets: str
 
 
 @dataclass
@@ -261,7 +253,7 @@ def load_policy(config: PPOConfig, base: Path | None, champion: Path | None = No
     return policy
 
 
-def new_adapter(config: LoraChoice, policy: Policy) -> LoraConfig:
+def new_adapter(config: LoraHyperparameters, policy: Policy) -> LoraConfig:
     """The LoRA adapter that the config asks for."""
     targets = config.lora_targets
     names = targets if targets == "all-linear" else [t.strip() for t in targets.split(",")]
