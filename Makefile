@@ -23,12 +23,12 @@ test: .venv/dev
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
 
 test-control: .venv/dev
-	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= \
+	@COVERAGE_FILE=$(CURDIR)/.coverage.control $(BIN)/python -m pytest --cov --cov-report= --durations 15 \
 	  --numprocesses 2 --dist loadscope --no-loadscope-reorder \
 	  tests/chaos tests/end_to_end tests/integration tests/unit
 
 test-cloud: .venv/dev
-	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --timeout 900 \
+	@COVERAGE_FILE=$(CURDIR)/.coverage.cloud $(BIN)/python -m pytest --cov --cov-report= --durations 15 --timeout 900 \
 	  --numprocesses 2 --dist load tests/cloud
 
 test-jobs: .venv/dev
