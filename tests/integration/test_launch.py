@@ -77,7 +77,7 @@ def test_failure_is_the_jobs_own_and_final(home: Path, purse: Purse) -> None:
 
 
 def test_deadline_reserves_again_and_goes_on(home: Path, purse: Purse) -> None:
-    wanted = spec(home, purse, seconds_at_most=3, steps=60, seconds=0.05)
+    wanted = spec(home, purse, seconds_at_most=5, steps=60, seconds=0.1)
     result = launch.run_job(wanted, purse)
     assert result.metrics == {"total": float(sum(range(60)))}
     found = launch.reservations(purse.pool, wanted.key)
@@ -86,7 +86,7 @@ def test_deadline_reserves_again_and_goes_on(home: Path, purse: Purse) -> None:
 
 
 def test_job_that_always_dies_is_given_up(home: Path, purse: Purse) -> None:
-    wanted = spec(home, purse, seconds_at_most=1.5, steps=60, seconds=9, deaf=True)
+    wanted = spec(home, purse, seconds_at_most=3, steps=60, seconds=9, deaf=True)
     with pytest.raises(JobStopped, match=r"hours passed 4 times"):
         launch.run_job(wanted, purse)
     wait_until_none_is_alive(home)
