@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from infra.keeper import Service
 from infra.prefect_server import POOL
 from infra.settings import REPOSITORY, settings
 
-NAME = "nightshift"
+NAME = f"nightshift@{platform.node()}"
+"""A Prefect server may have workers of several machines."""
 DEPLOY_SECONDS = 400
 
 
