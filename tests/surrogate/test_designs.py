@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather, make_climate
-from jobs.surrogate.config import DEGREE_DAYS, DESIGN, INPUTS, WEATHER
+from jobs.surrogate.config import CLIMATE, DEGREE_DAYS, DESIGN, INPUTS, WEATHER
 from jobs.surrogate.designs import (
     build,
     check_designs,
@@ -22,6 +22,7 @@ from jobs.surrogate.designs import (
     sample_climates,
 )
 from jobs.surrogate.physics import simulate
+from jobs.surrogate.simulate import shuffled_designs
 from tests.surrogate.houses import make_weather
 
 
@@ -41,6 +42,14 @@ def test_sobol_fills_the_ranges_evenly_and_repeats() -> None:
     assert not rows.equals(sample(DESIGN, 256, 4))
     far = 2**40 * 1_000_003  # as the seed of a version may be
     assert not rows.equals(sample(DESIGN, 256, far)) and sample_climates(2, far)
+
+
+def test_designs_do_not_go_with_their_climates() -> None:
+    designs, climates = shuffled_designs(4096, 0), sample(CLIMATE, 1024, 0)
+    assert sorted(designs.iloc[:, 0]) == sorted(sample(DESIGN, 4096, 0).iloc[:, 0])
+    climates = climates.iloc[np.arange(4096) % 1024]
+    together = np.corrcoef(designs.to_numpy().T, climates.to_numpy().T)
+    assert np.abs(together[: len(DESIGN), len(DESIGN) :]).max() < 0.1
 
 
 def test_every_drawn_climate_is_inside_what_the_surrogate_is_told() -> None:
