@@ -185,7 +185,7 @@ def jobs() -> None:
 @shared.limit
 @as_json
 def jobs_list(running: bool, limit: int, as_json: bool) -> None:
-    """Newest jobs with their state, time and dollars."""
+    """Newest jobs with their state, the seconds that were paid for, and dollars."""
     from deployments import tables
 
     tables.show_jobs(running, limit, as_json)
@@ -232,7 +232,7 @@ def models_list(model: str | None, as_json: bool) -> None:
 @click.argument("version")
 @as_json
 def models_promote(model: str, version: str, as_json: bool) -> None:
-    """Make VERSION the champion; needs a stored verdict that allows it."""
+    """Make VERSION the champion and serve it; needs a stored verdict that allows it."""
     from deployments import tables
 
     tables.promote(model, version, as_json)
@@ -242,7 +242,7 @@ def models_promote(model: str, version: str, as_json: bool) -> None:
 @click.argument("model")
 @as_json
 def models_rollback(model: str, as_json: bool) -> None:
-    """Make the previous champion the champion again."""
+    """Make the previous champion the champion again, and serve it."""
     from deployments import tables
 
     tables.rollback(model, as_json)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,6 +14,7 @@ from rich.table import Table
 from deployments.catalogue import require_flow
 from infra import database, jobs, ledger, registry
 from infra.errors import InputError, first_fault
+from infra.serving.target import own_target
 from jobs.contract import Resources
 from tasks.launch import halt, launchers, offers, price, reservations
 from tasks.purse import Target
@@ -153,18 +154,19 @@ def set_budget(scope: str, window: str, limit: str, timezone: str | None) -> Non
 
 
 def show_jobs(running: bool, limit: int, as_json: bool) -> None:
-    """Jobs, newest first."""
+    """Jobs, newest first; their seconds are those for which money was kept."""
     rows = []
     for job in jobs.newest(database.pool(), limit, running):
-        spent = sum((r.spent for r in reservations(database.pool(), job.key)), Decimal(0))
-        ended = job.ended_at or datetime.now(job.created_at.tzinfo)
+        held = reservations(database.pool(), job.key)
+        spent = sum((r.spent for r in held), Decimal(0))
+        kept = sum(((r.closed_at or datetime.now(UTC)) - r.created_at for r in held), timedelta())
         rows.append(
             {
                 "key": job.key,
                 "state": job.state,
                 "launcher": job.launcher,
                 "begun": job.created_at.isoformat(timespec="seconds"),
-                "seconds": round((ended - job.created_at).total_seconds()),
+                "seconds": round(kept.total_seconds()),
                 "usd": str(spent),
                 "error": job.error,
             }
@@ -247,19 +249,31 @@ def show_models(model: str | None, as_json: bool) -> None:
 
 
 def promote(model: str, version: str, as_json: bool) -> None:
-    """Move the champion alias, if a verdict allows it."""
+    """Move the champion alias, if a verdict allows it, and serve that version."""
     if version not in [known.version for known in registry.versions(model)]:
         raise InputError(
             f"there is no version {version!r} of {model!r}", "`nightshift models list` shows them."
         )
     registry.promote(model, version)
-    show_models(model, as_json)
+    _serve_champion(model, as_json)
 
 
 def rollback(model: str, as_json: bool) -> None:
-    """Move the champion alias back."""
+    """Move the champion alias back, and serve that version."""
     registry.rollback(model)
+    _serve_champion(model, as_json)
+
+
+def _serve_champion(model: str, as_json: bool) -> None:
+    champion = registry.by_alias(model, "champion")
+    assert champion is not None
+    if champion.sha256:
+        said = f"Version {champion.version} is served in {own_target().deploy(champion)}."
+    else:
+        said = f"{champion.uri} is no stored artefact: what is served stays as it is."
     show_models(model, as_json)
+    if not as_json:
+        console.print(said, soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from infra import experience, objects, registry, runs, verdicts
 from infra.errors import InputError
 from infra.registry import ModelVersion
-from infra.serving.target import FolderTarget
+from infra.serving.target import own_target
 from infra.settings import REPOSITORY, settings
 from infra.verdicts import Verdict
 from jobs.contract import Artifact, JobResult, Resources
@@ -295,8 +295,7 @@ def judge_candidate(
 def deploy_champion(candidate: ModelVersion, kind: announce.Kind = "policy") -> str:
     """Promote the candidate and hand it, verified, to the serving target; where it is served."""
     registry.promote(candidate.model, candidate.version)
-    folder = settings().serving_folder or settings().home / "serving"
-    served = FolderTarget(folder).deploy(candidate)
+    served = own_target().deploy(candidate)
     announce.promoted(kind, candidate)
     return served
 

@@ -9,6 +9,12 @@ from infra.errors import StorageFull
 from infra.objects import get
 from infra.objects.manifest import scan
 from infra.registry import ModelVersion
+from infra.settings import settings
+
+
+def own_target() -> "FolderTarget":
+    """The folder that the settings name."""
+    return FolderTarget(settings().serving_folder or settings().home / "serving")
 
 
 class ServingTarget(Protocol):

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from deployments import tables
 from deployments.cli import cli
-from infra import jobs, ledger, registry, runs, verdicts
+from infra import jobs, ledger, objects, registry, runs, verdicts
 from infra.database import Pool
-from infra.errors import GateError, InputError, JobFailed, JobStopped
+from infra.errors import BudgetExceeded, GateError, InputError, JobFailed, JobStopped
 from infra.registry import ModelVersion
 from tasks import launch
 from tasks.gate import first_version
@@ -189,6 +189,16 @@ def test_a_running_job_is_stopped_and_settled(home: Path, purse: Purse, as_json:
         say("jobs", "stop", "endless")
 
 
+def test_a_job_without_money_took_no_time(home: Path, purse: Purse) -> None:
+    ledger.set_budget(purse.pool, "project", "day", Decimal(0))
+    with pytest.raises(BudgetExceeded):
+        launch.run_job(short(home, purse, "step"), purse)
+    with purse.pool.connection() as connection:
+        connection.execute("UPDATE jobs SET created_at = now() - interval '1 hour'")
+    (row,) = tell("jobs", "list")
+    assert (row["state"], row["seconds"], Decimal(row["usd"])) == ("interrupted", 0, 0)
+
+
 def test_no_models_are_told_as_such(database: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests of this server may have registered some."""
     monkeypatch.setattr(registry, "models", list)
@@ -196,12 +206,16 @@ def test_no_models_are_told_as_such(database: Pool, monkeypatch: pytest.MonkeyPa
     assert tell("models", "list") == []
 
 
-def test_models_are_listed_promoted_and_rolled_back(database: Pool) -> None:
+def test_models_are_listed_promoted_served_and_rolled_back(database: Pool, home: Path) -> None:
     run = runs.begin(database, "test-flow", {})
+    served = home / "serving" / "tabled" / "champion"
+    home.mkdir(exist_ok=True)
     for number in (1, 2):
+        (home / "weights").write_text(str(number))
+        stored = objects.put(home / "weights", f"{home.as_uri()}/objects/{number}")
         version = ModelVersion(
-            model="tabled", version="", uri=f"file:///{number}", sha256=f"{number}" * 64,
-            base="file:///1", metrics={"reward": number / 4}, parent="1" if number == 2 else None,
+            model="tabled", version="", uri=stored.uri, sha256=stored.sha256,
+            base=stored.uri, metrics={"reward": number / 4}, parent="1" if number == 2 else None,
         )  # fmt: skip
         assert registry.register(f"run-{number}", version).version == str(number)
     with pytest.raises(GateError, match="version 2 of tabled"):
@@ -210,11 +224,13 @@ def test_models_are_listed_promoted_and_rolled_back(database: Pool) -> None:
         say("models", "rollback", "tabled")
     for number in ("1", "2"):
         verdicts.save(database, run, "tabled", number, "none", first_version())
-    assert "champion" in say("models", "promote", "tabled", "1")
+    assert "Version 1 is served in" in say("models", "promote", "tabled", "1")
     told = tell("models", "promote", "tabled", "2")
     assert [version["aliases"] for version in told] == [["champion"], ["previous"]]
+    assert served.read_text() == "2"
     told = tell("models", "rollback", "tabled")
     assert [version["aliases"] for version in told] == [["previous"], ["champion"]]
+    assert served.read_text() == "1"
     table = say("models", "list")
     for words in ("tabled", "reward 0.5", "run-2", "champion", "previous"):
         assert words in table, words
