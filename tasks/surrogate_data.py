@@ -13,6 +13,7 @@ from infra import database, objects, observations, runs
 from infra.errors import InputError
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.surrogate.config import CollectConfig
+from jobs.surrogate.weather import read_epw
 from tasks import observations as buffer
 from tasks import plan, readings
 from tasks.inputs import store
@@ -62,12 +63,17 @@ def prepare_observations(parameters: ObservationParameters) -> Given:
 
 
 def stored_weather(given: str | None) -> Artifact | None:
-    """The user's EPW file, stored; None where none was given."""
+    """The user's EPW file, checked and stored; None where none was given.
+
+    Raises InputError that names the file and its line.
+    """
     if given is None:
         return None
     path = Path(given).expanduser()
-    if not path.is_file():
-        raise InputError(f"--weather: there is no file {path}", "Give an EPW file.")
+    try:
+        read_epw(path)
+    except InputError as error:
+        raise InputError(f"--weather: {error.message}", error.remedy) from error
     return store(path, "weather")
 
 
@@ -83,15 +89,10 @@ def _stored_observations(parameters: ObservationParameters) -> Artifact | None:
     return store(folder, "observations")
 
 
-def _checked(work: Work, given: Given, minimum: int) -> list[dict[str, float]]:
+def _checked(work: Work, files: Artifact, minimum: int) -> list[dict[str, float]]:
     """The rows of the user's files, which are checked where they lie, in seconds."""
-    inputs = {"weather": given.weather, "files": given.observations}
-    uris = {name: artifact.uri for name, artifact in inputs.items() if artifact is not None}
-    if not uris:
-        return []
-    result = _collect(work, minimum, uris)
-    found = result.artifacts.get("observations")
-    return read_lines(found) if found else []
+    result = _collect(work, minimum, {"files": files.uri})
+    return read_lines(result.artifacts["observations"])
 
 
 def _collect(work: Work, minimum: int, uris: dict[str, str]) -> JobResult:
@@ -110,8 +111,9 @@ def _collect(work: Work, minimum: int, uris: dict[str, str]) -> JobResult:
 def collect_observations(work: Work, given: Given) -> Observed:
     """Check the files, store what they hold, and fix which observations this run learns from."""
     parameters: SurrogateParameters = work.parameters
-    rows = _checked(work, given, parameters.minimum_observations)
-    observations.add(work.pool, parameters.name, rows)  # no event: this run learns from them
+    if given.observations is not None:  # no event: this run learns from them
+        rows = _checked(work, given.observations, parameters.minimum_observations)
+        observations.add(work.pool, parameters.name, rows)
     until = observations.newest(work.pool, parameters.name)
     until = runs.pin(work.pool, work.run, "observations_until", until)
     count = observations.count(work.pool, parameters.name, 0, until)
@@ -126,7 +128,7 @@ def store_observations(work: Work, given: Given) -> Notice:
     name = work.parameters.name
     refused: list[str] = []
     if given.observations is not None:
-        rows = _checked(work, given, 1)
+        rows = _checked(work, given.observations, 1)
         checked, new = len(rows), buffer.take(work.pool, name, rows)
     elif given.readings is not None:
         result = _collect(work, 1, {"readings": given.readings.uri})

@@ -203,7 +203,7 @@ def _served(user: User, version: str) -> None:
     [
         (None, {"--weather": "nowhere.epw"}, "--weather", 2),
         (None, {"--max-cost": "0.0001"}, "budget", 3),
-        ("torn.epw", {"--weather": "torn.epw"}, "--weather", 7),
+        ("torn.epw", {"--weather": "torn.epw"}, "--weather: torn.epw, line 1", 2),
         ("few", {"--observations": "few"}, "too few", 7),
     ],
 )
