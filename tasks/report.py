@@ -57,8 +57,8 @@ class Report(BaseModel):
 
     @property
     def usd_per_point(self) -> Decimal | None:
-        """Dollars for 0.01 of held-out reward, None without a gain."""
-        if self.verdict.gain <= 0:
+        """Dollars for 0.01 of held-out reward, None without a sure gain."""
+        if self.verdict.confidence_interval[0] <= 0:
             return None
         return self.total / (Decimal(str(self.verdict.gain)) * 100)
 
@@ -126,6 +126,8 @@ def markdown(report: Report) -> str:
     if per_point is not None:
         measure = report.scores[0].name
         lines += ["", f"One point (0.01) of held-out {measure} cost **${per_point:.4f}**."]
+    elif verdict.gain > 0:
+        lines += ["", "The gain is not sure (its interval contains 0): a point of it has no price."]
     if report.examples:
         lines += ["", "## Answers before and after", ""]
         for prompt, before, after in report.examples:
