@@ -72,7 +72,7 @@ def test_only_a_sure_gain_has_a_price(gain: float, low: float, said: str | None)
         resumed=False,
         collected={},
         scores=[Score(name="accuracy", champion=0.9, candidate=0.92, gain=gain, low=low, high=0.1)],
-        verdict=Verdict(promote=True, gain=gain, confidence_interval=(low, 0.1), checks=[]),
+        verdict=Verdict(promote=True, gain=gain, confidence_interval=(0.015, 0.03), checks=[]),
         champion="1",
         candidate="2",
         served_from=None,
@@ -81,6 +81,7 @@ def test_only_a_sure_gain_has_a_price(gain: float, low: float, said: str | None)
         look_next={},
     )
     text = markdown(report)
+    assert f"95 % interval {low:+.3f} to +0.100)" in text, "not that of another --gate-confidence"
     told = [line for line in text.splitlines() if "One point" in line or "not sure" in line]
     assert len(told) == (said is not None) and (said is None or told[0].startswith(said))
 
