@@ -23,11 +23,6 @@ def program(job: Job[CollectConfig]) -> Outcome:
         return _judged(job)
     given = job.input("files")
     paths = sorted(p for p in given.iterdir() if p.suffix in KINDS)
-    if len(paths) < job.config.minimum:
-        raise InputError(
-            f"{len(paths)} observations are too few to learn from",
-            f"Give at least {job.config.minimum} building-years (.csv or .parquet), or none.",
-        )
     rows = []
     for number, path in enumerate(paths, 1):
         rows.append(read_observation(path))

@@ -206,7 +206,7 @@ def _served(user: User, version: str) -> None:
         (None, {"--weather": "nowhere.epw"}, "--weather", 2),
         (None, {"--max-cost": "0.0001"}, "budget", 3),
         ("torn.epw", {"--weather": "torn.epw"}, "--weather: torn.epw, line 1", 2),
-        ("few", {"--observations": "few"}, "too few", 7),
+        ("few", {"--observations": "few"}, "--observations: few holds 1 observations", 2),
     ],
 )
 def test_bad_input_is_one_clear_error_and_nothing_is_trained(

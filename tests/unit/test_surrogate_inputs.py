@@ -1,4 +1,4 @@
-"""The EPW file that a user gives is checked before a cent is spent."""
+"""What a user gives a surrogate is checked before a cent is spent."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from infra import objects
 from infra.errors import InputError
 from infra.settings import settings
-from tasks.surrogate_data import stored_weather
+from tasks.surrogate_data import stored_observations, stored_weather
 from tests.epw import lines
 
 
@@ -51,3 +51,15 @@ def test_a_folder_or_an_unreadable_one_is_no_epw_file(home: Path, tmp_path: Path
     (tmp_path / "town.epw").write_bytes(os.urandom(5000))
     with pytest.raises(InputError, match=r"--weather: town\.epw, line 1"):
         stored_weather(str(tmp_path / "town.epw"))
+
+
+def test_too_few_observations_or_none_are_told(home: Path, tmp_path: Path) -> None:
+    assert stored_observations(None, 1) is None
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(2):
+        (few / f"house-{number}.csv").write_text("time\n")
+    assert stored_observations(str(few), 2) is not None
+    for folder, fewest, named in ((few, 3, "2 observations, too few"), (tmp_path, 1, "no folder")):
+        with pytest.raises(InputError, match=f"^--observations: .*{named}"):
+            stored_observations(str(folder), fewest)
