@@ -77,7 +77,7 @@ def main() -> None:
         given.name: np.random.default_rng(0).random((BATCH, given.shape[1]), np.float32)
         for given in products.get_inputs()
     }
-    (weather,) = sample_climates(1, 0)
+    weather = sample_climates(1, 0)[0]()
     buildings = [build(row) for row in designs.head(arguments.simulated).to_dict("records")]
     simulate(buildings[:1], weather.first_days(2), 1, 1)
     timed: dict[str, list[float]] = {"surrogate": [], "products": [], "simulation": [], "loop": []}

@@ -55,10 +55,12 @@ def serve() -> None:
 @serve.command("surrogate")
 @NAME
 @click.option("--port", default=8700, show_default=True, type=click.IntRange(0, 65535), help="TCP.")
-def serve_surrogate(name: str, port: int) -> None:
+@click.option("--weather", help="EPW file for requests that tell nothing of the weather.")
+def serve_surrogate(name: str, port: int, weather: str | None) -> None:
     """Answer POST /v1/surrogate/evaluate on this machine only, until Ctrl-C."""
     folder, version = _champion(name)
     given = ["--port", str(port), "--version", f"{name} {version}"]
+    given += ["--weather", weather] if weather else []
     _become("jobs.surrogate.serve", folder, given)
 
 

@@ -4,7 +4,8 @@ A worker reports the end of the processes that it started. Where it was killed t
 none, the run would be `Running` in the UI for ever. The lock of a run tells: a process that lives
 holds it, and one that ends by itself takes its name off the run. Before it has begun a run, and in
 a flow that begins none, the lock on a file of this machine tells, which a hook takes as soon as the
-flow run is `Running`. One that never was is `Pending` for ever.
+flow run is `Running`. One that never was is `Pending` for ever; or `Crashed`, where the server was
+away when its process began.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -37,6 +39,8 @@ log = logging.getLogger("nightshift")
 
 PENDING = timedelta(minutes=10)
 """A process that has not begun after this will not: it takes seconds."""
+TRIED = timedelta(hours=1)
+"""For how long after its time a flow run that crashed before it began is begun anew."""
 _attended: list[IO[str]] = []
 
 
@@ -62,6 +66,7 @@ def tell_of_crashed(pool: Pool, dry_run: bool) -> list[str]:
                 told.append(f"{run['id']}: its process was killed; its flow run has crashed")
     with get_client(sync_client=True) as client:
         told += _unattended(client, dry_run) + _never_begun(client, dry_run)
+        told += _crashed_unbegun(client, dry_run)
     for line in told:
         log.info("%s: %s", "would be told" if dry_run else "told", line)
     return told
@@ -117,6 +122,23 @@ def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
             continue
         if not dry_run:
             client.set_flow_run_state(one.id, state)
+    return told
+
+
+def _crashed_unbegun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
+    """Flow runs for our worker that crashed before they were `Running`: nothing has been done."""
+    told = []
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=datetime.now(UTC) - TRIED),
+    )
+    ours = FlowFilter(name=FlowFilterName(any_=flow_names()))
+    for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
+        if one.work_pool_name == POOL and one.run_count == 0:
+            told.append(f"flow run {one.name}: it crashed before it began; it is scheduled anew")
+            if not dry_run:
+                said = "Its process ended before it began, as it does where the server is away."
+                client.set_flow_run_state(one.id, Scheduled(message=said))
     return told
 
 

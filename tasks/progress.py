@@ -26,11 +26,12 @@ class Watch:
         if not last and time.monotonic() - self.shown < SECONDS_BETWEEN:
             return
         self.shown = time.monotonic()
-        figures = " · ".join(
+        figures = [
             f"{name.replace('_', ' ')} {value:.3g}"
             for name, value in list(progress.metrics.items())[:3]
-        )
-        log.info("%s %d of %d · %s", self.step, progress.step, progress.total, figures)
+        ]
+        told = [progress.message, *figures] if progress.message else figures
+        log.info(" · ".join([f"{self.step} {progress.step} of {progress.total}", *told]))
         percent = 100.0 * progress.step / max(1, progress.total)
         if self.artifact is None:
             made = create_progress_artifact(
@@ -39,4 +40,4 @@ class Watch:
             assert isinstance(made, UUID)
             self.artifact = made
         else:
-            update_progress_artifact(self.artifact, progress=percent, description=figures)
+            update_progress_artifact(self.artifact, progress=percent, description=" · ".join(told))

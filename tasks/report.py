@@ -57,10 +57,10 @@ class Report(BaseModel):
 
     @property
     def usd_per_point(self) -> Decimal | None:
-        """Dollars for 0.01 of held-out reward, None without a gain."""
-        if self.verdict.gain <= 0:
+        """Dollars for 0.01 of held-out reward, None without a sure gain."""
+        if self.scores[0].low <= 0:
             return None
-        return self.total / (Decimal(str(self.verdict.gain)) * 100)
+        return self.total / (Decimal(str(self.scores[0].gain)) * 100)
 
 
 class Notice(BaseModel):
@@ -122,10 +122,11 @@ def markdown(report: Report) -> str:
         for cost in report.costs
     ]
     lines.append(f"| **all** | | | **{report.total:.4f}** |")
-    per_point = report.usd_per_point
+    per_point, score = report.usd_per_point, report.scores[0]
     if per_point is not None:
-        measure = report.scores[0].name
-        lines += ["", f"One point (0.01) of held-out {measure} cost **${per_point:.4f}**."]
+        lines += ["", f"One point (0.01) of held-out {score.name} cost **${per_point:.4f}**."]
+    elif score.gain > 0:
+        lines += ["", "The gain is not sure (its interval contains 0): a point of it has no price."]
     if report.examples:
         lines += ["", "## Answers before and after", ""]
         for prompt, before, after in report.examples:
@@ -144,11 +145,11 @@ def _version(champion: str) -> str:
 
 
 def _headline(report: Report) -> str:
-    gain, (low, high) = report.verdict.gain, report.verdict.confidence_interval
     score = report.scores[0]
     text = (
         f"Held-out {score.name} went from {score.champion:.3f} to {score.candidate:.3f} "
-        f"({gain:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}) for ${report.total:.4f}."
+        f"({score.gain:+.3f}, 95 % interval {score.low:+.3f} to {score.high:+.3f}) "
+        f"for ${report.total:.4f}."
     )
     if not report.verdict.promote:
         reasons = [check.explanation for check in report.verdict.checks if not check.passed]

@@ -178,7 +178,7 @@ def resources(parameters: SurrogateParameters) -> Resources:
 def plan_retraining(parameters: SurrogateParameters) -> list[plan.Step]:
     """The jobs of one retraining, each with its window and its price at most."""
     here: list[str] = []
-    if parameters.observations or parameters.weather:
+    if parameters.observations:
         here.append("collect")
     here.append("drift (with new observations)")
     rest = [

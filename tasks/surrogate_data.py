@@ -13,6 +13,7 @@ from infra import database, objects, observations, runs
 from infra.errors import InputError
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.surrogate.config import CollectConfig
+from jobs.surrogate.weather import read_epw
 from tasks import observations as buffer
 from tasks import plan, readings
 from tasks.inputs import store
@@ -50,7 +51,8 @@ class Observed(BaseModel):
 def prepare_inputs(parameters: SurrogateParameters) -> Given:
     """Check that what the user named is there and store it; nothing is spent."""
     weather = stored_weather(parameters.weather)
-    return Given(weather=weather, observations=_stored_observations(parameters))
+    files = stored_observations(parameters.observations, parameters.minimum_observations)
+    return Given(weather=weather, observations=files)
 
 
 @task(name="prepare observations", cache_policy=NO_CACHE)
@@ -58,48 +60,57 @@ def prepare_observations(parameters: ObservationParameters) -> Given:
     """The files that the user named, or without any the years that sensors have completed."""
     if parameters.observations is None:
         return Given(readings=readings.store_years(database.pool(), parameters.name))
-    return Given(observations=_stored_observations(parameters))
+    return Given(observations=stored_observations(parameters.observations, 1))
 
 
 def stored_weather(given: str | None) -> Artifact | None:
-    """The user's EPW file, stored; None where none was given."""
+    """The user's EPW file, checked and stored; None where none was given.
+
+    Raises InputError that names the file and its line.
+    """
     if given is None:
         return None
     path = Path(given).expanduser()
-    if not path.is_file():
-        raise InputError(f"--weather: there is no file {path}", "Give an EPW file.")
+    try:
+        read_epw(path)
+    except InputError as error:
+        raise InputError(f"--weather: {error.message}", error.remedy) from error
     return store(path, "weather")
 
 
-def _stored_observations(parameters: ObservationParameters) -> Artifact | None:
-    if parameters.observations is None:
+def stored_observations(given: str | None, fewest: int) -> Artifact | None:
+    """The user's folder of building-years, stored; None where none was given.
+
+    Raises InputError where it holds fewer than `fewest`.
+    """
+    if given is None:
         return None
-    folder = Path(parameters.observations).expanduser()
-    if not folder.is_dir() or not [*folder.glob("*.csv"), *folder.glob("*.parquet")]:
+    folder = Path(given).expanduser()
+    files = [*folder.glob("*.csv"), *folder.glob("*.parquet")] if folder.is_dir() else []
+    if not files:
         raise InputError(
             f"--observations: {folder} is no folder with CSV or Parquet files",
             "Give a folder of them, one measured building-year each.",
         )
+    if len(files) < fewest:
+        raise InputError(
+            f"--observations: {folder} holds {len(files)} observations, too few to learn from",
+            f"Give at least {fewest}, none, or a smaller --minimum-observations.",
+        )
     return store(folder, "observations")
 
 
-def _checked(work: Work, given: Given, minimum: int) -> list[dict[str, float]]:
+def _checked(work: Work, files: Artifact) -> list[dict[str, float]]:
     """The rows of the user's files, which are checked where they lie, in seconds."""
-    inputs = {"weather": given.weather, "files": given.observations}
-    uris = {name: artifact.uri for name, artifact in inputs.items() if artifact is not None}
-    if not uris:
-        return []
-    result = _collect(work, minimum, uris)
-    found = result.artifacts.get("observations")
-    return read_lines(found) if found else []
+    return read_lines(_collect(work, {"files": files.uri}).artifacts["observations"])
 
 
-def _collect(work: Work, minimum: int, uris: dict[str, str]) -> JobResult:
+def _collect(work: Work, inputs: dict[str, str]) -> JobResult:
     return local(work).job(
         "collect",
         "surrogate.collect",
-        CollectConfig(minimum=minimum),
-        uris,
+        CollectConfig(),
+        inputs,
         work.parameters.data_hours,
         CHECKING,
         ENVIRONMENT,
@@ -110,8 +121,9 @@ def _collect(work: Work, minimum: int, uris: dict[str, str]) -> JobResult:
 def collect_observations(work: Work, given: Given) -> Observed:
     """Check the files, store what they hold, and fix which observations this run learns from."""
     parameters: SurrogateParameters = work.parameters
-    rows = _checked(work, given, parameters.minimum_observations)
-    observations.add(work.pool, parameters.name, rows)  # no event: this run learns from them
+    if given.observations is not None:  # no event: this run learns from them
+        rows = _checked(work, given.observations)
+        observations.add(work.pool, parameters.name, rows)
     until = observations.newest(work.pool, parameters.name)
     until = runs.pin(work.pool, work.run, "observations_until", until)
     count = observations.count(work.pool, parameters.name, 0, until)
@@ -126,10 +138,10 @@ def store_observations(work: Work, given: Given) -> Notice:
     name = work.parameters.name
     refused: list[str] = []
     if given.observations is not None:
-        rows = _checked(work, given, 1)
+        rows = _checked(work, given.observations)
         checked, new = len(rows), buffer.take(work.pool, name, rows)
     elif given.readings is not None:
-        result = _collect(work, 1, {"readings": given.readings.uri})
+        result = _collect(work, {"readings": given.readings.uri})
         verdicts = read_lines(result.artifacts["verdicts"])
         checked = len(verdicts)
         new, refused = readings.keep(work.pool, name, verdicts)

@@ -1,12 +1,11 @@
-"""Check the user's files before anything is simulated, and sum observations up.
+"""Check observations before anything is simulated, and sum them up.
 
     python -m jobs.surrogate.collect JOB_FOLDER
 
-Inputs, each optional: `weather`, an EPW file; `files`, a folder of CSV or Parquet files, one
-building-year each; `readings`, the same made of what sensors sent. Artifact, with `files`:
-`observations`, JSON lines of config.INPUTS and what was measured of config.TARGETS; one bad file,
-and nothing is stored. Artifact, with `readings`: `verdicts`, JSON lines with the `file` and its
-`row` or the `error`; each is judged by itself.
+Input: `files`, a folder of CSV or Parquet files, one building-year each, or `readings`, the same
+made of what sensors sent. Artifact, with `files`: `observations`, JSON lines of config.INPUTS and
+what was measured of config.TARGETS; one bad file, and nothing is stored. Artifact, with `readings`:
+`verdicts`, JSON lines with the `file` and its `row` or the `error`; each is judged by itself.
 """
 
 import json
@@ -15,28 +14,15 @@ from infra.errors import InputError
 from jobs.runtime import Job, Outcome, main
 from jobs.surrogate.config import CollectConfig
 from jobs.surrogate.observations import read_observation
-from jobs.surrogate.weather import read_epw
 
 KINDS = (".csv", ".parquet")
 
 
 def program(job: Job[CollectConfig]) -> Outcome:
-    if "weather" in job.spec.inputs:
-        try:
-            read_epw(job.input("weather"))
-        except InputError as error:
-            raise InputError(f"--weather: {error.message}", error.remedy) from error
     if "readings" in job.spec.inputs:
         return _judged(job)
-    if "files" not in job.spec.inputs:
-        return Outcome({"observations": 0.0})
     given = job.input("files")
     paths = sorted(p for p in given.iterdir() if p.suffix in KINDS)
-    if len(paths) < job.config.minimum:
-        raise InputError(
-            f"{len(paths)} observations are too few to learn from",
-            f"Give at least {job.config.minimum} building-years (.csv or .parquet), or none.",
-        )
     rows = []
     for number, path in enumerate(paths, 1):
         rows.append(read_observation(path))

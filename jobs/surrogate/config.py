@@ -107,9 +107,7 @@ class SimulateConfig(BaseModel):
 
 
 class CollectConfig(BaseModel):
-    """Files to check: fewer than `minimum` observations are refused."""
-
-    minimum: int = Field(ge=1)
+    """Checking files has no settings."""
 
 
 class DriftConfig(BaseModel):

@@ -1,7 +1,8 @@
 """Designs: sampled, read from the user's files, checked, and built for the simulation."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -61,10 +62,10 @@ def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFram
     return pd.DataFrame(low + unit * (high - low), columns=[q.name for q in chosen])
 
 
-def sample_climates(count: int, seed: int) -> list[Weather]:
-    """Made-up climates over config.CLIMATE."""
+def sample_climates(count: int, seed: int) -> list[Callable[[], Weather]]:
+    """Made-up climates over config.CLIMATE, each made when it is called."""
     rows = sample(CLIMATE, count, seed).to_dict("records")
-    return [make_climate(**row, seed=seed * 100_003 + n) for n, row in enumerate(rows)]
+    return [partial(make_climate, **row, seed=seed * 100_003 + n) for n, row in enumerate(rows)]
 
 
 def build(design: Mapping[str, float]) -> Building:

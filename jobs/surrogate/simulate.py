@@ -6,6 +6,7 @@ Input: optionally `weather`, an EPW file that is added to the climates. Artifact
 Parquet file with config.INPUTS, config.TARGETS and the number of the climate. Resumes.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,17 @@ def program(job: Job[SimulateConfig]) -> Outcome:
     config = job.config
     climates = sample_climates(config.climates, config.seed)
     if "weather" in job.spec.inputs:
-        climates.append(read_epw(job.input("weather")))
+        climates.append(partial(read_epw, job.input("weather")))
     designs = shuffled_designs(config.designs, config.seed)
     parts, worst, first = [], 0.0, 0  # the worst of this attempt: each climate is checked at once
     if (saved := job.latest_checkpoint()) is not None:
         first = saved[0]
         parts.append(pd.read_parquet(saved[1] / "simulated.parquet"))
+    job.progress(first, len(climates), "compiling: half a minute when it is new here")
     for number in range(first, len(climates)):
         chosen = designs.iloc[number :: len(climates)]
         if len(chosen):
-            weather = climates[number]
+            weather = climates[number]()
             loads = simulate(
                 [build(row) for row in chosen.to_dict("records")],
                 weather,
@@ -50,7 +52,7 @@ def program(job: Job[SimulateConfig]) -> Outcome:
             described = northern(chosen.assign(**describe_weather(weather), climate=number))
             parts.append(pd.concat([described, results(chosen, loads)], axis=1))
         done = number + 1
-        job.progress(done, len(climates), "simulating")
+        job.progress(done, len(climates))
         if job.stopping or (done % SAVED_EVERY == 0 and done < len(climates)):
             job.save_checkpoint(done, lambda folder: _save(parts, folder / "simulated.parquet"))
         if job.stopping:

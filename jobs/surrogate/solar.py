@@ -9,7 +9,7 @@ from pvlib.atmosphere import get_relative_airmass
 from pvlib.irradiance import get_extra_radiation, perez
 from pvlib.solarposition import get_solarposition
 
-from jobs.surrogate.weather import Weather
+from jobs.surrogate.weather import FIRST_HOUR, Weather
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
     coefficients (pvlib's `perez`, all-sites composite 1990) are read back from its components on
     a horizontal and a vertical plane, so that any plane can be served from them.
     """
-    times = weather.times(steps_per_hour)
+    times = _middles(weather, steps_per_hour)
     zenith, azimuth = position(times, weather.latitude, weather.longitude)
     up = zenith < np.pi / 2
     steps_up = np.repeat(up.reshape(-1, steps_per_hour).sum(1), steps_per_hour)
@@ -66,6 +66,13 @@ def sky(weather: Weather, steps_per_hour: int) -> Sky:
         circumsolar=np.where(lit, 1 - np.asarray(flat["poa_isotropic"]) / some, 0.0),
         horizon=np.where(lit, np.asarray(upright["poa_horizon"]) / some, 0.0),
     )
+
+
+def _middles(weather: Weather, steps_per_hour: int) -> pd.DatetimeIndex:
+    """Of all steps, UTC; the year is 2001, which has no leap day."""
+    step = pd.Timedelta(hours=1) / steps_per_hour
+    start = pd.Timestamp(FIRST_HOUR, tz="UTC") - pd.Timedelta(hours=weather.time_zone) + step / 2
+    return pd.date_range(start, periods=weather.hours * steps_per_hour, freq=step)
 
 
 def position(

@@ -41,7 +41,7 @@ def test_sobol_fills_the_ranges_evenly_and_repeats() -> None:
     pd.testing.assert_frame_equal(rows, sample(DESIGN, 256, 3))
     assert not rows.equals(sample(DESIGN, 256, 4))
     far = 2**40 * 1_000_003  # as the seed of a version may be
-    assert not rows.equals(sample(DESIGN, 256, far)) and sample_climates(2, far)
+    assert not rows.equals(sample(DESIGN, 256, far)) and sample_climates(2, far)[1]()
 
 
 def test_designs_do_not_go_with_their_climates() -> None:
@@ -53,7 +53,8 @@ def test_designs_do_not_go_with_their_climates() -> None:
 
 
 def test_every_drawn_climate_is_inside_what_the_surrogate_is_told() -> None:
-    for weather in sample_climates(12, 1):
+    for make in sample_climates(12, 1):
+        weather = make()
         for quantity in WEATHER:
             value = describe_weather(weather)[quantity.name]
             assert quantity.low <= value <= quantity.high, quantity.name
@@ -71,7 +72,7 @@ def test_a_climate_has_the_statistics_that_were_asked_for() -> None:
 
 def test_degree_days_that_are_not_told_are_estimated(table: pd.DataFrame) -> None:
     names = [quantity.name for quantity in DEGREE_DAYS]
-    told = pd.DataFrame([describe_weather(weather) for weather in sample_climates(32, 5)])
+    told = pd.DataFrame([describe_weather(make()) for make in sample_climates(32, 5)])
     numbers = pd.concat([table, table] * 4, ignore_index=True).assign(**told)
     guessed = check_designs(numbers.drop(columns=names), "designs")
     error = (guessed[names] - numbers[names]).abs().mean()
@@ -103,7 +104,7 @@ def test_degree_days_that_some_lines_leave_out_are_estimated(table, tmp_path) ->
 @pytest.mark.parametrize(("factor", "unit"), [(24, "kelvin-hours"), (1.8, "Fahrenheit-days")])
 def test_degree_days_in_other_units_are_recognised(table, factor, unit) -> None:
     names = [quantity.name for quantity in DEGREE_DAYS]
-    climates = pd.DataFrame([describe_weather(weather) for weather in sample_climates(16, 6)])
+    climates = pd.DataFrame([describe_weather(make()) for make in sample_climates(16, 6)])
     numbers = pd.concat([table] * 4, ignore_index=True).assign(**climates)
     wrong = numbers.assign(**{name: numbers[name] * factor for name in names})
     with pytest.raises(InputError, match=f"looks like {unit}"):

@@ -338,7 +338,9 @@ def test_unknown_providers_fall_back_to_the_cpu(trained) -> None:
 
 def test_simulation_job_writes_designs_with_results_and_resumes(run_job) -> None:
     config = {"designs": 6, "climates": 3, "seed": 2}
-    _, outcome = run_job(simulate.program, SimulateConfig, "surrogate.simulate", config)
+    job, outcome = run_job(simulate.program, SimulateConfig, "surrogate.simulate", config)
+    first = json.loads((job.folder / "progress.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0 and "compiling" in first["message"], "half a minute without a word"
     table = pd.read_parquet(outcome.artifacts["simulated"])
     assert len(table) == 6 and set(table["climate"]) == {0, 1, 2}
     assert set(INPUTS + OUTPUTS) <= set(table) and not table.isna().any().any()

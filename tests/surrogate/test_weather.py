@@ -11,23 +11,7 @@ from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.solar import position, sky
 from jobs.surrogate.weather import HOURS, read_epw, sky_temperature, standard_pressure
-
-DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-
-
-def lines(leap: bool = False) -> list[str]:
-    head = ["LOCATION,Here,XX,Y,Z,1,45.0,10.0,1.0,200.0"] + [f"HEADER {n}" for n in range(7)]
-    rows = []
-    for month, days in enumerate(DAYS, 1):
-        for day in range(1, days + 1 + (leap and month == 2)):
-            for hour in range(1, 25):
-                values = ["0"] * 35
-                values[:6] = "2001", str(month), str(day), str(hour), "60", "?9"
-                values[6:10] = "5.0", "1.0", "70", "98000"
-                values[12:16] = "290", str(hour), "100", "40"
-                values[20:22] = "180", "3.0"
-                rows.append(",".join(values))
-    return head + rows
+from tests.epw import lines
 
 
 @pytest.fixture
@@ -82,6 +66,12 @@ def change(field: int, value: str):
     return apply
 
 
+def quoted(content: list[str]) -> None:
+    """A quotation mark that is never closed, long before what is wrong."""
+    change(5, '"?9')(content)
+    content[208] = content[208].replace(",100,40,", ",-5,40,")
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
@@ -90,6 +80,15 @@ def change(field: int, value: str):
         (change(6, "277"), "line 108: temp_air is missing"),
         (change(14, "-5"), "line 108: dni is -5, out of range"),
         (change(21, "nan"), "line 108: wind_speed is nan"),
+        (
+            change(1, "nan"),
+            "line 108: month nan, day 5, hour 4 where month 1, day 5, hour 4 should",
+        ),
+        (
+            change(2, "inf"),
+            "line 108: month 1, day inf, hour 4 where month 1, day 5, hour 4 should",
+        ),
+        (quoted, "line 209: dni is -5, out of range"),
         (change(3, "9"), "line 108: month 1, day 5, hour 9 where month 1, day 5, hour 4 should"),
         (
             lambda c: c.__delitem__(107),
