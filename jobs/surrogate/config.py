@@ -158,13 +158,13 @@ class Training(BaseModel):
         description="Synthetic designs to simulate and learn from.",
     )
     climates: int = Field(
-        default=1024,
+        default=2048,
         ge=8,
         title="Climates",
         description="Made-up climates that the designs are spread over.",
     )
     epochs: int = Field(
-        default=300, ge=1, title="Epochs", description="Passes over the training designs."
+        default=250, ge=1, title="Epochs", description="Passes over the training designs."
     )
     folds: int = Field(
         default=5,
