@@ -41,6 +41,14 @@ def test_every_number_has_an_end(flow: str, path: tuple[str, ...], kind: type, v
     assert refused.value.field == ".".join(path)
 
 
+@pytest.mark.parametrize(("flow", "path", "_kind"), [one for one in NUMBERS if "seed" in one[1]])
+def test_every_seed_is_one_that_numpy_takes(flow: str, path: tuple[str, ...], _kind: type) -> None:
+    model = parameter_model(flow)
+    options.parameters(model, {"__".join(path): 2**32 - 1})
+    with pytest.raises(InputError, match=r"^--seed: .*4294967295"):
+        options.parameters(model, {"__".join(path): 2**32})
+
+
 @pytest.mark.parametrize("door", ["run", "submit"])
 @pytest.mark.parametrize(
     ("option", "value"),
