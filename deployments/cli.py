@@ -60,7 +60,11 @@ def submit_group() -> None:
 @cli.command()
 @as_json
 def setup(as_json: bool) -> None:
-    """Make the job environments and the database, so that the first run starts at once."""
+    """Make the database and the job environment `train`.
+
+    So the first training of a language model starts at once. Other environments, as that of
+    surrogates, are made on first use.
+    """
     from deployments import start
 
     start.set_up(as_json)

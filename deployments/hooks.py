@@ -3,7 +3,6 @@
 import json
 import sys
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,8 @@ from deployments import shared
 from deployments.flow_commands import complete_flows
 from deployments.shared import as_json
 from infra.errors import InputError, first_fault
+
+YEAR_MINUTES = 365 * 24 * 60
 
 
 @click.group(cls=shared.Commands)
@@ -70,22 +71,26 @@ def create(
     from infra.hooks import create as store
 
     chosen = list(flows) or [name]
+    if not 0 <= debounce <= YEAR_MINUTES:
+        raise InputError(f"--debounce: {debounce:g} minutes", "Give 0 to a year; 0 gathers none.")
+    values = {
+        "name": name,
+        "form": form,
+        "flows": chosen,
+        "mapping": _mapping(mapped, chosen),
+        "per_minute": per_minute,
+        "max_cost": max_cost,
+        "debounce": timedelta(minutes=debounce),
+        "secret": SecretStr(secrets.fresh()),
+    }
     try:
-        hook = Hook(
-            name=name,
-            form=form,
-            flows=chosen,
-            mapping=_mapping(mapped, chosen),
-            per_minute=per_minute,
-            max_cost=Decimal(max_cost) if max_cost else None,
-            debounce=timedelta(minutes=debounce),
-            secret=SecretStr(secrets.fresh()),
-        )
+        hook = Hook.model_validate(values)
     except ValidationError as error:
         where, message = first_fault(error)
-        raise InputError(f"{where[0]}: {message}", "--help tells the options.") from None
-    except (InvalidOperation, OverflowError, ValueError) as error:
-        raise InputError(f"--max-cost or --debounce: {error}", "Give numbers.") from None
+        option = "NAME" if where[0] == "name" else f"--{where[0].replace('_', '-')}"
+        raise InputError(f"{option}: {message}", "--help tells the options.") from None
+    if max_cost is not None:
+        _check_costs(chosen)
     store(database.pool(), hook)
     _show_secret(name, hook.secret.get_secret_value(), as_json)
 
@@ -168,6 +173,7 @@ def _mapping(mapped: tuple[str, ...], flows: list[str]) -> dict[str, str]:
 
     from deployments.catalogue import parameter_model, require_flow
     from deployments.mapping import compiled
+    from deployments.options import whole_name
 
     for flow in flows:
         require_flow(flow, "--flow")
@@ -178,15 +184,24 @@ def _mapping(mapped: tuple[str, ...], flows: list[str]) -> dict[str, str]:
             raise InputError(f"--map: {text!r} has no '='", "Give PARAMETER=TEMPLATE.")
         for flow in flows:
             if not _has(parameter_model(flow), path.split(".")):
-                raise InputError(
-                    f"--map: {flow} has no parameter {path!r}", f"See nightshift run {flow} --help."
-                )
+                whole = whole_name(parameter_model(flow), path)
+                remedy = f"It is named {whole}." if whole else f"See nightshift run {flow} --help."
+                raise InputError(f"--map: {flow} has no parameter {path!r}", remedy)
         try:
             compiled(template)
         except TemplateError as error:
             raise InputError(f"--map {path}: {error}", "Give a Jinja template.") from None
         mapping[path] = template
     return mapping
+
+
+def _check_costs(flows: list[str]) -> None:
+    """Raises InputError for a flow that has no cost to limit."""
+    from deployments.catalogue import parameter_model
+
+    for flow in flows:
+        if "max_cost" not in parameter_model(flow).model_fields:
+            raise InputError(f"--max-cost: {flow} costs nothing", "Leave --max-cost out.")
 
 
 def _has(model: Any, path: list[str]) -> bool:

@@ -9,6 +9,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ValidationError
 
+from deployments.options import whole_name
 from deployments.signatures import Event, Malformed
 from infra.errors import first_fault
 from infra.hooks import Hook
@@ -37,6 +38,8 @@ def parameters(hook: Hook, model: type[BaseModel], event: Event) -> str:
         checked = model.model_validate(given)
     except ValidationError as error:
         where, message = first_fault(error)
+        if len(where) == 1 and (whole := whole_name(model, where[0])):
+            message = f"{message}; it is named {whole}"
         raise Malformed(message, ".".join(where) or "data") from None
     except (RecursionError, ArithmeticError) as error:
         raise Malformed(str(error), "data") from None

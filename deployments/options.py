@@ -1,5 +1,6 @@
 """Command-line options made from a flow's parameter model, so that both always agree."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -27,7 +28,7 @@ def parameters(
 ) -> BaseModel:
     """The model from a preset and the options given on top of it.
 
-    Raises InputError naming the option that is wrong.
+    Raises InputError naming the option that is wrong, or those that do not fit together.
     """
     values: dict[str, Any] = _copy(preset or {})
     for path, _ in fields(model):
@@ -41,11 +42,23 @@ def parameters(
         return model.model_validate(values)
     except ValidationError as error:
         where, message = first_fault(error)
-        option = _flag(where) if where else "parameters"
-        described = dict(fields(model)).get(where)
-        meaning = f"{described.description} " if described and described.description else ""
-        remedy = f"{meaning}--help tells every option's bounds."
-        raise InputError(f"{option}: {message}", remedy) from None
+        remedy = "--help tells every option's bounds."
+        known = dict(fields(model))
+        if where in known:
+            meaning = known[where].description
+            remedy = f"{meaning} {remedy}" if meaning else remedy
+            raise InputError(f"{_flag(where)}: {message}", remedy) from None
+        flags = {path[-1]: _flag(path) for path in known if path[: len(where)] == where}
+        if not flags:  # of a preset
+            raise InputError(f"{'.'.join(where)}: {message}", remedy) from None
+        told = re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), message)
+        raise InputError(told, remedy) from None
+
+
+def whole_name(model: type[BaseModel], name: str) -> str | None:
+    """'dpo.beta' for 'beta', which is an option, but a parameter of a nested model."""
+    paths = (path for path, _ in fields(model) if path[-1] == name and len(path) > 1)
+    return next((".".join(path) for path in paths), None)
 
 
 def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def show_plan(name: str, parameters: BaseModel, as_json: bool) -> None:
 
 
 def set_up(as_json: bool) -> None:
-    """Make everything that a first run would otherwise wait for."""
+    """Make everything that a first run of nightly-ppo or dpo-training would wait for."""
     from infra import registry
     from infra.compute import environments
 
@@ -85,7 +85,11 @@ def set_up(as_json: bool) -> None:
     if as_json:
         _json({"home": str(settings().home), "objects": settings().objects_uri})
     else:
-        errors.print(f"Ready. Everything lies in {settings().home}", highlight=False)
+        errors.print(
+            "Ready: database, server and the job environment train; others, as that of surrogates, "
+            f"are made on first use. Everything lies in {settings().home}",
+            highlight=False,
+        )
 
 
 def keep_up(detach: bool, as_json: bool) -> None:
@@ -150,10 +154,17 @@ def end_up(as_json: bool) -> None:
         _json({"ended": ended, "flow_runs_at_work": working})
         return
     console.print("What `nightshift up` ran has ended." if ended else "Nothing was up.")
-    if working:
+    if not working:
+        return
+    if "Prefect" in services.services() and not keeper.told(prefect_server.own()):
         console.print(
             f"Flow runs still at work: {working}, and PostgreSQL with them. What needs the server "
             "they cannot do: they end interrupted, and the same command goes on."
+        )
+    else:
+        console.print(
+            f"Flow runs still at work: {working}. They go on: PostgreSQL and the Prefect server "
+            "are still there."
         )
 
 

@@ -225,11 +225,11 @@ async def take(
         async with asyncio.timeout(BODY_SECONDS):
             body = await _body(receive)
     except TimeoutError:
-        return problem(408, "the body took too long", close=True)
+        return _cut_off(scope, name, 408, "the body took too long")
     except ClientDisconnect:
-        return problem(400, "the body is not whole", close=True)
+        return _cut_off(scope, name, 400, "the body is not whole")
     if body is None:
-        return problem(413, f"the body has more than {BODY_LIMIT} bytes", close=True)
+        return _cut_off(scope, name, 413, f"the body has more than {BODY_LIMIT} bytes")
     # the first of each name, as Starlette's Headers have it
     headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
     hook = gateway.hooks.get(name, gateway.nobody)
@@ -246,22 +246,25 @@ async def take(
     if hook.form == "github" and headers.get("x-github-event") == "ping":
         return JSONResponse({"pong": True})
     base = base_url(scope["scheme"], headers.get("host"), scope["server"])
-    return await _accept(gateway, hook, flow or hook.flows[0], headers, body, base)
+    try:
+        return await _accept(gateway, hook, flow or hook.flows[0], headers, body, base)
+    except Malformed as error:
+        # its message may quote the body
+        _refuse(scope, name, f"the field {error.field[:LOGGED]} is wrong")
+        return problem(400, str(error), field=error.field)
 
 
 async def _accept(
     gateway: Gateway, hook: Hook, flow: str, headers: dict[str, str], body: bytes, base: str
 ) -> Response:
-    try:
-        event = signatures.read(hook.form, headers, body)
-        given = mapping.parameters(hook, gateway.models[flow], event)
-    except Malformed as error:
-        return problem(400, str(error), field=error.field)
+    """Raises Malformed."""
+    event = signatures.read(hook.form, headers, body)
+    given = mapping.parameters(hook, gateway.models[flow], event)
     delivery = Delivery(hook.name, event.key, flow, body, given, hook.debounce)
     try:
         id_ = await gateway.writer.store(delivery)
     except deliveries.AnotherFlow as error:
-        return problem(400, str(error), field="flow")
+        raise Malformed(str(error), "flow") from None
     except asyncio.QueueFull:
         return problem(503, "too many deliveries wait", retry_after=1)
     except (psycopg.Error, PoolTimeout):
@@ -289,6 +292,11 @@ async def _body(receive: Receive) -> bytes | None:
             return None
         if not message["more_body"]:
             return bytes(body)
+
+
+def _cut_off(scope: Scope, hook: str, code: int, reason: str) -> Response:
+    _refuse(scope, hook, reason)
+    return problem(code, reason, close=True)
 
 
 def _refuse(scope: Scope, hook: str, reason: str) -> None:

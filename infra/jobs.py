@@ -58,9 +58,14 @@ def record_launch(
                 flow_run,
             ],
         )
+        # by PostgreSQL: a float of 1e300 comes back as an integer that Python tells from it
+        row = connection.execute(
+            "SELECT spec = %s AS same FROM jobs WHERE key = %s",
+            [Jsonb(spec.model_dump()), spec.key],
+        ).fetchone()
     known = find(pool, spec.key)
-    assert known is not None
-    if known.spec != spec:
+    assert row is not None and known is not None
+    if not row["same"]:
         raise LaunchError(
             f"the job {spec.key} was begun with other parameters",
             "Start the run with the parameters that it was begun with.",

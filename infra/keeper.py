@@ -123,8 +123,9 @@ def wait_for_end(service: Service) -> None:
 
 def _address(service: Service) -> dict[str, str]:
     folder = service.folder
-    ready, keeper_lock = folder / "ready.json", folder / "keeper.lock"
+    ready, keeper_lock, log = folder / "ready.json", folder / "keeper.lock", folder / "log.txt"
     deadline = time.monotonic() + START_SECONDS
+    begin = log.stat().st_size if log.exists() else 0
     with (folder / "start.lock").open("a") as start_lock:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
         keeper: subprocess.Popen[bytes] | None = None
@@ -138,8 +139,8 @@ def _address(service: Service) -> dict[str, str]:
                 break
             time.sleep(0.02)
     raise service.error(
-        f"{type(service).__name__} did not start: {_last_lines(folder / 'log.txt')}",
-        f"Read {folder / 'log.txt'}; NIGHTSHIFT_HOME says where this folder lies.",
+        f"{type(service).__name__} did not start: {_last_lines(log, begin)}",
+        f"Read {log}; NIGHTSHIFT_HOME says where this folder lies.",
     )
 
 
@@ -275,9 +276,12 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _last_lines(log: Path, count: int = 3) -> str:
+def _last_lines(log: Path, begin: int, count: int = 3) -> str:
+    """Of what was written after the byte `begin`; of all where the log was begun anew since."""
     try:
-        return " | ".join(log.read_text(errors="replace").strip().splitlines()[-count:])
+        written = log.read_bytes()
+        new = written[begin:] if begin <= len(written) else written
+        return " | ".join(new.decode(errors="replace").strip().splitlines()[-count:])
     except OSError as error:
         return str(error)
 

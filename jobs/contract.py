@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Place = Annotated[str, "place"]
 """A file, folder, URI, hub id, or function as file.py:function or module:function."""
+LARGEST_SEED = 2**32 - 1
+"""numpy, pandas and transformers take no larger one."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 CONTINUE_EXIT_CODE = 75
 """sysexits.h EX_TEMPFAIL: the job checkpointed after SIGTERM and can be started again."""
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from jobs.contract import Place
+from jobs.contract import Place, Seed
 from jobs.dpo.config import DPOHyperparameters, PairChoice
 from tasks.gate import Gate
 from tasks.ppo_parameters import PolicyParameters
@@ -105,6 +105,6 @@ class DPOTrainingParameters(PolicyParameters, PreferenceParameters):
         title="Deploy window",
         description="Hours for judging, at most.",
     )
-    seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
+    seed: Seed = Field(default=0, title="Seed", description="Same seed, same result on a CPU.")
     dpo: DPOHyperparameters = Field(default_factory=lambda: DPOHyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))

@@ -342,4 +342,4 @@ def _champion_input(champion: ModelVersion) -> dict[str, str]:
 
 def _seed(work: Work, champion: ModelVersion) -> int:
     """Another seed each night, the same for a resumed one."""
-    return work.parameters.seed + int(champion.version) - 1
+    return (work.parameters.seed + int(champion.version) - 1) % 2**32

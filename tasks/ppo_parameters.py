@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from jobs.contract import Place
+from jobs.contract import Place, Seed
 from jobs.ppo.config import Hyperparameters
 from tasks.gate import Gate
 from tasks.run import RunParameters
@@ -119,6 +119,7 @@ class NightlyPPOParameters(PolicyParameters, RunParameters):
     since_hours: float = Field(
         default=24.0,
         gt=0,
+        le=100_000,
         title="Since",
         description="Hours back from which interactions are taken.",
     )
@@ -127,8 +128,6 @@ class NightlyPPOParameters(PolicyParameters, RunParameters):
         title="Keep personal fields",
         description="Store the columns of the prompts named user, email, name, phone or address.",
     )
-    seed: int = Field(
-        default=0, ge=0, title="Seed", description="Of the first night; later ones add 1."
-    )
+    seed: Seed = Field(default=0, title="Seed", description="Of the first night; later ones add 1.")
     ppo: Hyperparameters = Field(default_factory=lambda: Hyperparameters.model_validate({}))
     gate: Gate = Field(default_factory=lambda: Gate.model_validate({}))

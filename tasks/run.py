@@ -2,16 +2,18 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from infra import database, runs
 from infra.database import Pool
@@ -27,7 +29,7 @@ from infra.errors import (
 from infra.objects import check_writable
 from infra.runs import Run
 from infra.settings import settings
-from jobs.contract import JobResult, JobSpec, Resources
+from jobs.contract import LARGEST_SEED, JobResult, JobSpec, Resources
 from tasks import crashed
 from tasks.launch import run_job
 from tasks.progress import Watch
@@ -47,6 +49,8 @@ FINAL: tuple[type[NightshiftError], ...] = (
 the next start continues it."""
 NOT_IDENTITY = {"max_cost", "target"}
 """Parameters that may change between two starts of the same run."""
+LARGEST = 2**53
+"""Whole numbers up to it are the same in every JSON; Prefect's server fails at those of 65 bits."""
 
 
 class RunParameters(BaseModel):
@@ -67,6 +71,27 @@ class RunParameters(BaseModel):
         title="Target",
         description="Where jobs run: this machine, SkyPilot, or whichever is cheaper.",
     )
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        """Of every number, those of nested models too."""
+        if faults := list(_faults(self.model_dump())):
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        return self
+
+
+def _faults(value: Any, where: tuple[str, ...] = ()) -> Iterator[InitErrorDetails]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _faults(inner, (*where, name))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield InitErrorDetails(type="finite_number", loc=where, input=value)
+    elif isinstance(value, int):
+        most = LARGEST_SEED if where[-1] == "seed" else LARGEST
+        if abs(value) > most:
+            message = "Input should be a whole number up to {most}"
+            kind = PydanticCustomError("too_large", message, {"most": most})
+            yield InitErrorDetails(type=kind, loc=where, input=value)
 
 
 @dataclass(frozen=True)

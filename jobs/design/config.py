@@ -2,15 +2,15 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.contract import Seed
+
 
 class BaseModelConfig(BaseModel):
     """A small base, trained to a mediocre level on purpose: the cycle shall improve it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int = Field(
-        default=0, ge=0, title="Seed", description="Same seed, same weights on a CPU."
-    )
+    seed: Seed = Field(default=0, title="Seed", description="Same seed, same weights on a CPU.")
     steps: int = Field(default=700, ge=1, title="Steps", description="Optimiser steps.")
     batch: int = Field(default=32, ge=1, title="Batch", description="Requests in one step.")
     learning_rate: float = Field(

@@ -97,6 +97,7 @@ class DPOHyperparameters(LoraHyperparameters):
     sft_weight: float | None = Field(
         default=None,
         ge=0,
+        le=1000,
         title="Weight of the likelihood",
         description="Adds the likelihood of the chosen answers to the loss, against their growing "
         "unlikely together with the rejected ones; 0: the loss alone, RPO takes 1 (Pang et al. "
@@ -105,6 +106,7 @@ class DPOHyperparameters(LoraHyperparameters):
     beta: float = Field(
         default=0.1,
         gt=0,
+        le=1000,
         title="Beta",
         description="How strongly the policy is held to its reference; ipo: its τ.",
     )
@@ -116,16 +118,23 @@ class DPOHyperparameters(LoraHyperparameters):
         description="Probability that a pair is the wrong way round, for the losses robust, "
         "exo_pair and aot; unset: one less the mean confidence of the pairs.",
     )
-    epochs: float = Field(default=1.0, gt=0, title="Epochs", description="Passes over the pairs.")
+    epochs: float = Field(
+        default=1.0, gt=0, le=1000, title="Epochs", description="Passes over the pairs."
+    )
     max_steps: int | None = Field(
         default=None, ge=1, title="Largest number of steps", description="Ends training earlier."
     )
     effective_batch: int = Field(
-        default=16, ge=1, title="Effective batch", description="Pairs in one optimiser step."
+        default=16,
+        ge=1,
+        le=1_000_000,
+        title="Effective batch",
+        description="Pairs in one optimiser step.",
     )
     micro_batch: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         title="Micro-batch",
         description="Pairs in one forward pass, a divisor of the effective batch; unset: as many "
         "as fit. It is halved where memory runs out.",
@@ -210,7 +219,9 @@ class PairEvaluateConfig(EvaluateConfig):
         description="module:function or file.py:function, f(prompts, first, second, **columns) → "
         "probabilities that the first answer is the better one; asked in both orders.",
     )
-    beta: float = Field(default=0.1, gt=0, title="Beta", description="Scale of implicit rewards.")
+    beta: float = Field(
+        default=0.1, gt=0, le=1000, title="Beta", description="Scale of implicit rewards."
+    )
     max_tokens: int = Field(
         default=1024, ge=8, title="Length", description="As in training: longer answers are cut."
     )

@@ -4,9 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from jobs.contract import Seed
+
 
 class JobConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(JobConfig):
@@ -30,7 +32,7 @@ class ModelConfig(JobConfig):
         description="Unset: OMP_NUM_THREADS, else 1 for models under 20 million parameters and "
         "all cores for larger ones.",
     )
-    seed: int = Field(default=0, ge=0, title="Seed", description="Same seed, same result on a CPU.")
+    seed: Seed = Field(default=0, title="Seed", description="Same seed, same result on a CPU.")
 
 
 class RolloutConfig(ModelConfig):
@@ -89,6 +91,7 @@ class LoraHyperparameters(JobConfig):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
+        le=1,
         title="Learning rate",
         description="AdamW, of the adapter. Unset: 0.128 / the model's width, which is 1e-3 for a "
         "toy of width 128 and 3e-5 for one of 4096.",
@@ -96,17 +99,19 @@ class LoraHyperparameters(JobConfig):
     max_gradient_norm: float = Field(
         default=1.0,
         gt=0,
+        le=1_000_000,
         title="Largest gradient norm",
         description="Larger gradients are scaled down.",
     )
     lora_rank: int = Field(
         default=16,
         ge=1,
+        le=4096,
         title="LoRA rank",
         description="Of a new adapter; a champion's keeps its own.",
     )
     lora_alpha: float = Field(
-        default=32.0, gt=0, title="LoRA alpha", description="Scale times rank."
+        default=32.0, gt=0, le=1_000_000, title="LoRA alpha", description="Scale times rank."
     )
     lora_targets: str = Field(
         default="all-linear",
@@ -138,24 +143,30 @@ class Hyperparameters(LoraHyperparameters):
         description="Of fresh rollouts, after the one on the stored trajectories.",
     )
     rollouts: int = Field(
-        default=256, ge=2, title="Rollouts", description="Fresh completions in each iteration."
+        default=256,
+        ge=2,
+        le=1_000_000,
+        title="Rollouts",
+        description="Fresh completions in each iteration.",
     )
     samples_per_prompt: int = Field(
         default=4,
         ge=1,
+        le=1_000_000,
         title="Samples of a prompt",
         description="Completions of one prompt at a time.",
     )
     epochs: int = Field(
-        default=1, ge=1, title="Epochs", description="Passes over the same rollouts."
+        default=1, ge=1, le=1000, title="Epochs", description="Passes over the same rollouts."
     )
     minibatch: int = Field(
-        default=64, ge=1, title="Minibatch", description="Completions in one step."
+        default=64, ge=1, le=1_000_000, title="Minibatch", description="Completions in one step."
     )
 
     value_learning_rate: float | None = Field(
         default=None,
         gt=0,
+        le=1,
         title="Value learning rate",
         description="AdamW, of the value head. Unset: 0.384 / the model's width.",
     )
@@ -282,15 +293,18 @@ class RewardModelConfig(ModelConfig):
     lora_rank: int = Field(
         default=16,
         ge=1,
+        le=4096,
         title="LoRA rank",
         description="Of the adapter that is trained, then merged.",
     )
 
     epochs: float = Field(
-        default=1.0, gt=0, title="Epochs", description="Passes over the preferences."
+        default=1.0, gt=0, le=1000, title="Epochs", description="Passes over the preferences."
     )
     batch: int = Field(default=16, ge=1, title="Batch", description="Pairs in one step.")
-    learning_rate: float = Field(default=1e-4, gt=0, title="Learning rate", description="AdamW.")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, le=1, title="Learning rate", description="AdamW."
+    )
     max_tokens: int = Field(
         default=1024,
         ge=8,

@@ -158,6 +158,10 @@ def test_fields_rates_sizes(door: Door, pool: Pool) -> None:
     limited = post(door, path, BODY, signed(secret, BODY))
     assert 0 < int(limited.headers["retry-after"]) <= 15
     assert len(stored(pool, hook)) == 2
+    lines = [line for line in door.log().splitlines() if f'"refused": "{hook.name}"' in line]
+    told = [json.loads(line[line.index("{") :])["because"] for line in lines]
+    assert told[-3:-1] == ["the body has more than 1000000 bytes", "rate limit"]
+    assert "the field data_hours is wrong" in told and secret not in door.log()
 
 
 def test_github_pings_and_pushes_with_a_mapping(door: Door, pool: Pool) -> None:

@@ -243,6 +243,19 @@ def abandon(home: Path, purse: Purse, **config) -> Handle:
     return launcher(home).launch(wanted, reservation)
 
 
+@pytest.mark.parametrize("number", [1e300, 1e22, -0.0, 0.1, 1.0, 2**53])
+def test_a_job_is_the_same_after_its_way_through_the_database(
+    home: Path, purse: Purse, number: float
+) -> None:
+    wanted = spec(home, purse, number=number)
+    quote = launch.cheapest(wanted.resources, "local")
+    for _ in range(2):
+        jobs.record_launch(purse.pool, purse.run, wanted, quote, None)
+    other = wanted.model_copy(update={"config": {"number": 2.5}})
+    with pytest.raises(LaunchError, match="other parameters"):
+        jobs.record_launch(purse.pool, purse.run, other, quote, None)
+
+
 def test_reconciling_settles_what_ended_unwatched(home: Path, purse: Purse) -> None:
     handle = abandon(home, purse, steps=2)
     wait(launcher(home), handle)

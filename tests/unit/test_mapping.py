@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from deployments.mapping import parameters
 from deployments.signatures import Event, Malformed
 from infra.hooks import Hook
+from infra.settings import REPOSITORY
 from tasks.dpo_parameters import DPOTrainingParameters
 from tasks.guard import CostGuardParameters
 
@@ -26,6 +27,13 @@ def test_without_a_mapping_the_data_are_the_parameters_and_nothing_else_is_set()
     text = parameters(hook(), DPOTrainingParameters, event(name="gears", dpo={"epochs": 3}))
     assert json.loads(text) == {"name": "gears", "dpo": {"epochs": 3}}
     assert parameters(hook(), DPOTrainingParameters, event()) == "{}"
+
+
+def test_the_nested_example_of_the_documentation_works() -> None:
+    text = (REPOSITORY / "docs" / "webhooks.md").read_text()
+    data = json.loads(text.split("```json\n")[1].split("```")[0])["data"]
+    given = json.loads(parameters(hook(), DPOTrainingParameters, event(**data)))
+    assert given["dpo"] == {"beta": 0.2} and given["gate"] == {"minimum_gain": 0.01}
 
 
 def test_a_mapping_takes_only_what_it_maps() -> None:
@@ -54,6 +62,17 @@ def test_the_budget_goes_into_the_parameters_and_cannot_be_exceeded() -> None:
         parameters(dear, DPOTrainingParameters, event(max_cost=5.01))
     assert error.value.field == "max_cost"
     assert parameters(dear, CostGuardParameters, event()) == "{}", "it spends nothing"
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [({"beta": 1}, "dpo.beta"), ({"minimum_gain": 1}, "gate.minimum_gain"), ({"nope": 1}, None)],
+)
+def test_an_option_of_a_nested_model_is_told_by_its_whole_name(data, hint) -> None:
+    with pytest.raises(Malformed) as error:
+        parameters(hook(), DPOTrainingParameters, event(**data))
+    assert error.value.field in data
+    assert str(error.value).endswith(f"; it is named {hint}") == (hint is not None)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,28 @@ def test_wrong_value_names_its_option(given, option) -> None:
         options.parameters(Model, given)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"dpo__micro_batch": 5}, "--effective-batch must be a multiple of --micro-batch"),
+        (
+            {"dpo__loss": "exo_pair", "dpo__label_smoothing": 0},
+            "the --loss exo_pair needs a --label-smoothing above 0",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_together_are_named(given, told) -> None:
+    with pytest.raises(InputError) as caught:
+        options.parameters(parameter_model("dpo-training"), given)
+    assert caught.value.message == told
+
+
+def test_what_a_preset_has_too_much_is_no_option() -> None:
+    model = parameter_model("dpo-training")
+    with pytest.raises(InputError, match=r"^dpo\.nope: "):
+        options.parameters(model, {}, {"dpo": {"nope": 1}})
+
+
 def test_a_wrong_form_is_told_in_words() -> None:
     with pytest.raises(InputError) as caught:
         options.parameters(Model, {"since": "yesterday"})
