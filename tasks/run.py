@@ -29,7 +29,7 @@ from infra.errors import (
 from infra.objects import check_writable
 from infra.runs import Run
 from infra.settings import settings
-from jobs.contract import LARGEST_SEED, JobResult, JobSpec, Resources
+from jobs.contract import JobResult, JobSpec, Resources
 from tasks import crashed
 from tasks.launch import run_job
 from tasks.progress import Watch
@@ -87,10 +87,9 @@ def _faults(value: Any, where: tuple[str, ...] = ()) -> Iterator[InitErrorDetail
     elif isinstance(value, float) and not math.isfinite(value):
         yield InitErrorDetails(type="finite_number", loc=where, input=value)
     elif isinstance(value, int):
-        most = LARGEST_SEED if where[-1] == "seed" else LARGEST
-        if abs(value) > most:
+        if abs(value) > LARGEST:
             message = "Input should be a whole number up to {most}"
-            kind = PydanticCustomError("too_large", message, {"most": most})
+            kind = PydanticCustomError("too_large", message, {"most": LARGEST})
             yield InitErrorDetails(type=kind, loc=where, input=value)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from jobs.contract import Place
+from jobs.contract import Place, Seed
 from jobs.surrogate.config import Optimisation, Training
 from tasks.run import RunParameters
 
@@ -135,9 +135,8 @@ class SurrogateParameters(ObservationParameters):
         title="Deploy window",
         description="Hours for judging, at most.",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         title="Seed",
         description="Of the designs and the training; each version draws designs of its own.",
     )
@@ -162,5 +161,5 @@ class OptimisationParameters(RunParameters):
     hours: float = Field(
         default=0.5, gt=0, le=168, title="Window", description="Hours of the search, at most."
     )
-    seed: int = Field(default=0, ge=0, title="Seed", description="Of the first population.")
+    seed: Seed = Field(default=0, title="Seed", description="Of the first population.")
     optimisation: Optimisation = Field(default_factory=lambda: Optimisation.model_validate({}))

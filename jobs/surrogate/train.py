@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.contract import LARGEST_SEED
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate import data as designs
 from jobs.surrogate import distil, export
@@ -251,7 +252,7 @@ def program(job: Job[TrainConfig]) -> Outcome:
     kept = {"members": states(list(ensemble.members)), "scales": ensemble.scales}
     kept["probe"] = probe()
     torch.save(kept, folder / "members.pt")
-    seed = config.seed + config.generation
+    seed = (config.seed + config.generation) % (LARGEST_SEED + 1)
     designs.remember(table, config.replay, seed).to_parquet(folder / "memory.parquet")
     parts["held_out"].to_parquet(job.scratch / "held_out.parquet")
     return Outcome(
