@@ -86,11 +86,10 @@ def _faults(value: Any, where: tuple[str, ...] = ()) -> Iterator[InitErrorDetail
             yield from _faults(inner, (*where, name))
     elif isinstance(value, float) and not math.isfinite(value):
         yield InitErrorDetails(type="finite_number", loc=where, input=value)
-    elif isinstance(value, int):
-        if abs(value) > LARGEST:
-            message = "Input should be a whole number up to {most}"
-            kind = PydanticCustomError("too_large", message, {"most": LARGEST})
-            yield InitErrorDetails(type=kind, loc=where, input=value)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        message = "Input should be a whole number up to {most}"
+        kind = PydanticCustomError("too_large", message, {"most": LARGEST})
+        yield InitErrorDetails(type=kind, loc=where, input=value)
 
 
 @dataclass(frozen=True)
