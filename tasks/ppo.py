@@ -28,8 +28,6 @@ from tasks.run import Work
 DESIGN = "design"
 DESIGN_SOURCES = REPOSITORY / "jobs" / "design"
 SUCCESS_OF_DESIGN = "jobs.design.reward:success"
-PERSONAL = {"user", "email", "name", "phone", "address"}
-"""Columns of prompts that say who asked; not stored unless the user wants it."""
 
 
 @task(name="prepare inputs", cache_policy=NO_CACHE)
@@ -179,7 +177,7 @@ def _store_sampled(work: Work, champion: ModelVersion, artifact: Artifact) -> No
         with gzip.open(path, "rt") as stream:
             rows = [json.loads(line) for line in stream]
     for row in rows:
-        personal = {k: row["columns"].pop(k) for k in PERSONAL & set(row["columns"])}
+        personal = {k: row["columns"].pop(k) for k in experience.PERSONAL & set(row["columns"])}
         row["personal"] = personal if work.parameters.keep_personal else None
     experience.add_sampled(work.pool, work.run, champion.model, champion.version, rows)
 
