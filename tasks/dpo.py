@@ -167,12 +167,13 @@ def check_fit(work: Work, given: Given, champion: ModelVersion, dataset: Artifac
         **_training_config(parameters).model_dump(),
         reward=function_spec(reward, given.reward) if reward else None,
         judge=function_spec(parameters.judge, given.judge) if parameters.judge else None,
+        success=_success(parameters, given),
     )
     return preferences.local(work).job(
         "preflight",
         "dpo.preflight",
         config,
-        given.uris("base", "reward", "judge")
+        given.uris("base", "reward", "judge", "success")
         | {"dataset": dataset.uri}
         | _held_out(given)
         | _champion(champion),
@@ -204,9 +205,6 @@ def evaluate_candidate(
 ) -> JobResult:
     """Candidate and champion on the same held-out prompts and pairs."""
     parameters: DPOTrainingParameters = work.parameters
-    success = parameters.success
-    if success is None and reward_of(parameters) == REWARD_OF_DESIGN:
-        success = SUCCESS_OF_DESIGN
     judged_by: dict[str, Any] = {}
     if parameters.judge:
         judged_by["judge"] = function_spec(parameters.judge, given.judge)
@@ -217,7 +215,7 @@ def evaluate_candidate(
         "dpo.evaluate",
         PairEvaluateConfig(
             model=parameters.model,
-            success=function_spec(success, given.success) if success else None,
+            success=_success(parameters, given),
             temperature=parameters.judge_temperature,
             max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
@@ -328,6 +326,13 @@ def judge_resources(parameters: DPOTrainingParameters) -> Resources:
 
 def _step(name: str, hours: float, parameters: DPOTrainingParameters) -> plan.Step:
     return plan.step(name, "train", resources(parameters), hours, parameters.target)
+
+
+def _success(parameters: DPOTrainingParameters, given: Given) -> str | None:
+    success = parameters.success
+    if success is None and reward_of(parameters) == REWARD_OF_DESIGN:
+        success = SUCCESS_OF_DESIGN
+    return function_spec(success, given.success) if success else None
 
 
 def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:

@@ -18,7 +18,7 @@ from infra.settings import REPOSITORY, settings
 from infra.verdicts import Verdict
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.design.config import BaseModelConfig
-from jobs.ppo.config import EvaluateConfig, PPOConfig, SampleConfig
+from jobs.ppo.config import EvaluateConfig, PPOConfig, PreflightConfig, SampleConfig
 from tasks import announce, plan
 from tasks.gate import Measured, first_version, judge
 from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
@@ -61,8 +61,11 @@ def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     work.job(
         "preflight",
         "ppo.preflight",
-        _training_config(parameters, inputs),
-        inputs.uris("base", "prompts", "held_out", "reward"),
+        PreflightConfig(
+            **_training_config(parameters, inputs).model_dump(),
+            success=_success(parameters, inputs),
+        ),
+        inputs.uris("base", "prompts", "held_out", "reward", "success"),
         parameters.transfer_hours,
         resources(parameters),
     )
@@ -230,16 +233,13 @@ def evaluate_candidate(
 ) -> JobResult:
     """Candidate and champion on the same held-out prompts with the same decoding."""
     parameters: NightlyPPOParameters = work.parameters
-    success = parameters.success
-    if success is None and parameters.reward.startswith("jobs.design."):
-        success = SUCCESS_OF_DESIGN
     return work.job(
         "validate",
         "ppo.evaluate",
         EvaluateConfig(
             model=parameters.model,
             reward=function_spec(parameters.reward_model or parameters.reward, inputs.reward),
-            success=function_spec(success, inputs.success) if success else None,
+            success=_success(parameters, inputs),
             temperature=parameters.judge_temperature,
             max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
@@ -332,6 +332,13 @@ def _training_config(parameters: NightlyPPOParameters, inputs: Inputs) -> PPOCon
         minutes=parameters.hours * 60 * 0.9,
         **parameters.ppo.model_dump(),
     )
+
+
+def _success(parameters: NightlyPPOParameters, inputs: Inputs) -> str | None:
+    success = parameters.success
+    if success is None and parameters.reward.startswith("jobs.design."):
+        success = SUCCESS_OF_DESIGN
+    return function_spec(success, inputs.success) if success else None
 
 
 def _champion_input(champion: ModelVersion) -> dict[str, str]:
