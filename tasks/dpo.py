@@ -22,6 +22,7 @@ from tasks.inputs import (
     store,
     store_function,
     store_model,
+    store_reward,
 )
 from tasks.pair_scores import pair_scores
 from tasks.ppo import (
@@ -76,7 +77,7 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         base=None if parameters.model == DESIGN else store_model(parameters.model),
         prompts=_stored_prompts("--prompts", parameters.prompts),
         held_out=_stored_prompts("--held-out", parameters.held_out),
-        reward=store_function("--reward", reward_of(parameters)),
+        reward=store_reward(parameters.reward, parameters.reward_model),
         judge=store_function("--judge", parameters.judge),
         success=store_function("--success", parameters.success),
         design=design_version() if parameters.model == DESIGN else None,

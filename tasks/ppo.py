@@ -21,7 +21,14 @@ from jobs.design.config import BaseModelConfig
 from jobs.ppo.config import EvaluateConfig, PPOConfig, PreflightConfig, SampleConfig
 from tasks import announce, plan
 from tasks.gate import Measured, first_version, judge
-from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
+from tasks.inputs import (
+    Inputs,
+    function_spec,
+    store_function,
+    store_model,
+    store_prompts,
+    store_reward,
+)
 from tasks.ppo_parameters import NightlyPPOParameters, PolicyParameters
 from tasks.run import Work
 
@@ -34,8 +41,10 @@ SUCCESS_OF_DESIGN = "jobs.design.reward:success"
 def prepare_inputs(parameters: NightlyPPOParameters) -> Inputs:
     """Check what the user gave and store it; nothing is spent. The demo's own comes later."""
     demo = DESIGN in (parameters.model, parameters.prompts)
+    default = NightlyPPOParameters.model_fields["reward"].default
+    reward = None if parameters.reward == default else parameters.reward
     inputs = Inputs(
-        reward=store_function("--reward", parameters.reward_model or parameters.reward),
+        reward=store_reward(reward, parameters.reward_model),
         success=store_function("--success", parameters.success),
         design=design_version() if demo else None,
     )
@@ -335,8 +344,8 @@ def _training_config(parameters: NightlyPPOParameters, inputs: Inputs) -> PPOCon
 
 
 def _success(parameters: NightlyPPOParameters, inputs: Inputs) -> str | None:
-    success = parameters.success
-    if success is None and parameters.reward.startswith("jobs.design."):
+    success, of_design = parameters.success, parameters.reward.startswith("jobs.design.")
+    if success is None and of_design and parameters.reward_model is None:
         success = SUCCESS_OF_DESIGN
     return function_spec(success, inputs.success) if success else None
 

@@ -115,3 +115,9 @@ def test_a_champion_whose_base_is_gone_is_refused(database: db.Pool, sources: Pa
     work, other = begin(database, "gone")
     with pytest.raises(InputError, match="--model"):
         ppo.current_champion.fn(work, other)
+
+
+def test_the_success_of_the_demo_is_not_told_of_another_reward() -> None:
+    demo, other = (NightlyPPOParameters(reward_model=model) for model in (None, "org/reward-model"))
+    assert ppo._success(demo, Inputs()) == ppo.SUCCESS_OF_DESIGN
+    assert ppo._success(other, Inputs()) is None
