@@ -34,6 +34,8 @@ from tasks.run import Work
 
 DESIGN = "design"
 DESIGN_SOURCES = REPOSITORY / "jobs" / "design"
+BASE = "base"
+"""Stands for the run of a version that no run has trained."""
 SUCCESS_OF_DESIGN = "jobs.design.reward:success"
 
 
@@ -113,21 +115,23 @@ def with_design(work: Work, inputs: Inputs) -> Inputs:
 
 @task(name="find the champion", cache_policy=NO_CACHE)
 def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
-    """The version that the night starts from; the base becomes version 1 of a new model."""
+    """The version that the night starts from: the base, where nothing was trained yet."""
     parameters: NightlyPPOParameters = work.parameters
     base = inputs.base.uri if inputs.base else parameters.model
     champion = registry.by_alias(parameters.name, "champion")
-    if champion is None:
+    other = champion and champion.base != base and not _same_content(champion.base, inputs.base)
+    untouched = all(known.flow_run == BASE for known in registry.versions(parameters.name))
+    if champion is None or (other and untouched):
         sha256 = inputs.base.sha256 if inputs.base else ""
         first = ModelVersion(
             model=parameters.name, version="", uri=base, sha256=sha256, base=base, flow_run=""
         )
-        champion = registry.register("base", first)
+        champion = registry.register(BASE, first)
         verdicts.save(
             work.pool, work.run, champion.model, champion.version, "none", first_version()
         )
         registry.promote(champion.model, champion.version)
-    if champion.base != base and not _same_content(champion.base, inputs.base):
+    elif other:
         raise InputError(
             f"--model: the champion of {parameters.name!r} stands on {champion.base}",
             "Give the model that it stands on, or another --name for a new line of versions.",
@@ -150,7 +154,11 @@ def collect_trajectories(work: Work, inputs: Inputs, champion: ModelVersion) -> 
     pool, run = work.pool, work.run
     stale = parameters.ppo.max_staleness
     newest = int(champion.version)
-    recent = [str(newest - age) for age in range(stale + 1)]
+    recent = [
+        known.version
+        for known in registry.versions(parameters.name)
+        if 0 <= newest - int(known.version) <= stale and known.base == champion.base
+    ]
     now = datetime.now(UTC)
     since = datetime.fromisoformat(runs.pin(pool, run, "now", now.isoformat())) - timedelta(
         hours=parameters.since_hours
