@@ -47,9 +47,16 @@ def import_file(path: Path, name: str, as_json: bool) -> None:
 
     prefect_server.ensure()
 
+    from prefect.context import refresh_global_settings_context
+    from prefect.events.worker import EventsWorker
+
     from tasks.feedback import take_in
 
+    refresh_global_settings_context()
     new = take_in(database.pool(), name, rows)
+    EventsWorker.drain_all(
+        at_exit=False
+    )  # while the server is there: without `up` it ends with this process
     told = {
         "model": name,
         "feedback": dict(Counter(row.kind for row in rows)),
