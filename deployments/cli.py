@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from deployments import inference, shared
+from deployments.feedback import feedback
 from deployments.flow_commands import Here, Served
 from deployments.hooks import hooks
 from deployments.mqtt import mqtt
@@ -136,6 +137,7 @@ def quote(
     tables.show_quotes(accelerators, cpus, memory, spot, hours, target, as_json)
 
 
+cli.add_command(feedback)
 cli.add_command(hooks)
 cli.add_command(mqtt)
 

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from psycopg.rows import DictRow
 from infra.database import Pool
 from infra.runs import Run
 
+PERSONAL = {"user", "email", "name", "phone", "address"}
+"""Columns that say who asked; not stored unless the user wants it."""
 INSERT_SAMPLED = """
 INSERT INTO interactions (key, model, model_version, source, prompt, completion,
     prompt_token_ids, completion_token_ids, logprobs, columns, personal, reward)
 VALUES (%(key)s, %(model)s, %(model_version)s, 'sampled', %(prompt)s, %(completion)s,
     %(prompt_token_ids)s::integer[], %(completion_token_ids)s::integer[], %(logprobs)s::real[],
     %(columns)s::jsonb, %(personal)s::jsonb, %(reward)s::double precision)
+ON CONFLICT (key) DO NOTHING
+"""
+INSERT_ANSWERED = """
+INSERT INTO interactions (key, model, model_version, prompt, completion, prompt_token_ids,
+    completion_token_ids, logprobs, columns)
+VALUES (%(key)s, %(model)s, 'unknown', %(prompt)s, %(completion)s, '{}', '{}', '{}',
+    %(columns)s::jsonb)
 ON CONFLICT (key) DO NOTHING
 """
 
@@ -48,6 +58,22 @@ def add_sampled(
     with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(INSERT_SAMPLED, stored)
         return cursor.rowcount
+
+
+def answered(model: str, prompt: str, completion: str, columns: dict[str, Any]) -> dict[str, Any]:
+    """A row for INSERT_ANSWERED: an answer of which no more is known than its text.
+
+    Its key is made from its content. Without tokens it is nothing for `choose`.
+    """
+    kept = {name: columns[name] for name in sorted(set(columns) - PERSONAL)}
+    finite = json.loads(json.dumps(kept), parse_constant=lambda _: None)  # JSON knows no NaN
+    row = {"model": model, "prompt": prompt, "completion": completion, "columns": _json(finite)}
+    return {**row, "key": f"answer/{content_key(row)}"}
+
+
+def content_key(row: dict[str, Any]) -> str:
+    """The same for the same content."""
+    return sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from pydantic import BaseModel, ConfigDict
 
+from infra import experience
 from infra.database import Pool
 from infra.errors import InputError
 
@@ -18,9 +21,17 @@ VALUES (%(key)s, %(interaction)s, %(kind)s, %(value)s, %(correction)s, %(author)
     %(simulated)s)
 ON CONFLICT (key) DO NOTHING
 """
+INSERT_WITH_ANSWER = """
+INSERT INTO feedback (key, interaction_id, kind, value, correction, author, against, simulated)
+SELECT %(key)s, i.id, %(kind)s, %(value)s::double precision, %(correction)s, %(author)s, a.id,
+    %(simulated)s::boolean
+FROM interactions i LEFT JOIN interactions a ON a.key = %(against)s
+WHERE i.key = %(interaction)s
+ON CONFLICT (key) DO NOTHING
+"""
 SELECT = """
 SELECT f.kind, f.value, f.correction, f.author AS "user", f.simulated, i.prompt, i.completion,
-    i.columns, a.completion AS against
+    i.columns, coalesce(i.columns ->> 'group', '') AS "group", a.completion AS against
 FROM feedback f
 JOIN interactions i ON i.id = f.interaction_id
 LEFT JOIN interactions a ON a.id = f.against
@@ -65,6 +76,37 @@ def add(pool: Pool, rows: Sequence[Left]) -> int:
             "A thumb or rating needs a value, a comparison another answer in `against`, a "
             "correction its text, and every answer must be stored.",
         ) from None
+
+
+def add_with_answers(pool: Pool, model: str, rows: Iterable[dict[str, Any]]) -> int:
+    """Store feedback and the answers of `model` that it is about, all or none; how much is new.
+
+    A row is a line of `jobs.dpo.data` without NUL in its texts. Both are known by their content:
+    what is stored already stays as it is. A line that stands there n times is n pieces.
+    """
+    answers: dict[str, dict[str, Any]] = {}
+    seen: Counter[str] = Counter()
+    stored: list[dict[str, Any]] = []
+
+    def answer(row: dict[str, Any], completion: str) -> str:
+        columns = row["columns"] | ({"group": row["group"]} if row["group"] else {})
+        found = experience.answered(model, row["prompt"], completion, columns)
+        return answers.setdefault(found["key"], found)["key"]
+
+    for row in rows:
+        left = {
+            "interaction": answer(row, row["completion"]),
+            "against": None if row["against"] is None else answer(row, row["against"]),
+            "author": row["user"].replace("\0", "\ufffd") or None,
+            **{name: row[name] for name in ("kind", "value", "correction", "simulated")},
+        }
+        key = experience.content_key(left)
+        stored.append({**left, "key": f"import/{key}/{seen[key]}"})
+        seen[key] += 1
+    with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(experience.INSERT_ANSWERED, list(answers.values()))
+        cursor.executemany(INSERT_WITH_ANSWER, stored)
+        return cursor.rowcount
 
 
 def count(pool: Pool, model: str, since: datetime, until: datetime) -> int:

@@ -56,8 +56,9 @@ def register(run_id: str, version: ModelVersion) -> ModelVersion:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    same = (run_id, version.sha256, version.base)  # a hub id has no sha256
     for known in versions(version.model):
-        if known.flow_run == run_id and known.sha256 == version.sha256:
+        if (known.flow_run, known.sha256, known.base) == same:
             return known
     fields = version.model_dump(exclude={"model", "version", "aliases"}) | {"flow_run": run_id}
     stored = client.create_model_version(

@@ -22,6 +22,7 @@ from tasks.inputs import (
     store,
     store_function,
     store_model,
+    store_reward,
 )
 from tasks.pair_scores import pair_scores
 from tasks.ppo import (
@@ -76,7 +77,7 @@ def prepare_inputs(parameters: DPOTrainingParameters) -> Given:
         base=None if parameters.model == DESIGN else store_model(parameters.model),
         prompts=_stored_prompts("--prompts", parameters.prompts),
         held_out=_stored_prompts("--held-out", parameters.held_out),
-        reward=store_function("--reward", reward_of(parameters)),
+        reward=store_reward(parameters.reward, parameters.reward_model),
         judge=store_function("--judge", parameters.judge),
         success=store_function("--success", parameters.success),
         design=design_version() if parameters.model == DESIGN else None,
@@ -167,12 +168,13 @@ def check_fit(work: Work, given: Given, champion: ModelVersion, dataset: Artifac
         **_training_config(parameters).model_dump(),
         reward=function_spec(reward, given.reward) if reward else None,
         judge=function_spec(parameters.judge, given.judge) if parameters.judge else None,
+        success=_success(parameters, given),
     )
     return preferences.local(work).job(
         "preflight",
         "dpo.preflight",
         config,
-        given.uris("base", "reward", "judge")
+        given.uris("base", "reward", "judge", "success")
         | {"dataset": dataset.uri}
         | _held_out(given)
         | _champion(champion),
@@ -204,9 +206,6 @@ def evaluate_candidate(
 ) -> JobResult:
     """Candidate and champion on the same held-out prompts and pairs."""
     parameters: DPOTrainingParameters = work.parameters
-    success = parameters.success
-    if success is None and reward_of(parameters) == REWARD_OF_DESIGN:
-        success = SUCCESS_OF_DESIGN
     judged_by: dict[str, Any] = {}
     if parameters.judge:
         judged_by["judge"] = function_spec(parameters.judge, given.judge)
@@ -217,7 +216,7 @@ def evaluate_candidate(
         "dpo.evaluate",
         PairEvaluateConfig(
             model=parameters.model,
-            success=function_spec(success, given.success) if success else None,
+            success=_success(parameters, given),
             temperature=parameters.judge_temperature,
             max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
@@ -328,6 +327,13 @@ def judge_resources(parameters: DPOTrainingParameters) -> Resources:
 
 def _step(name: str, hours: float, parameters: DPOTrainingParameters) -> plan.Step:
     return plan.step(name, "train", resources(parameters), hours, parameters.target)
+
+
+def _success(parameters: DPOTrainingParameters, given: Given) -> str | None:
+    success = parameters.success
+    if success is None and reward_of(parameters) == REWARD_OF_DESIGN:
+        success = SUCCESS_OF_DESIGN
+    return function_spec(success, given.success) if success else None
 
 
 def _training_config(parameters: DPOTrainingParameters) -> DPOConfig:

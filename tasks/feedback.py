@@ -9,6 +9,7 @@ from infra import feedback
 from infra.database import Pool
 from infra.feedback import Left
 from infra.settings import settings
+from jobs.dpo.data import Feedback
 
 EVENT = "feedback.threshold-reached"
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,8 +21,16 @@ def leave(pool: Pool, model: str, rows: Sequence[Left]) -> int:
     Each time that the model's feedback passes a multiple of NIGHTSHIFT_FEEDBACK_THRESHOLD, the
     event `feedback.threshold-reached` of the resource `nightshift.model.<model>` is emitted.
     """
+    return _told(pool, model, feedback.add(pool, rows))
+
+
+def take_in(pool: Pool, model: str, rows: Sequence[Feedback]) -> int:
+    """As `leave`, with the answers that are not stored yet; what is known already is not new."""
+    return _told(pool, model, feedback.add_with_answers(pool, model, map(dict, rows)))
+
+
+def _told(pool: Pool, model: str, new: int) -> int:
     threshold = settings().feedback_threshold
-    new = feedback.add(pool, rows)
     total = feedback.count(pool, model, ALWAYS, datetime.now(UTC))
     if total // threshold > (total - new) // threshold:
         emit_event(

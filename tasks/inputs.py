@@ -1,9 +1,12 @@
 """What a user gives to a training flow: model, prompts, reward. Checked and stored before a cent
 is spent, under names made from their content."""
 
+import ast
 import gzip
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ from pydantic import BaseModel
 from infra.errors import InputError
 from infra.objects import put
 from infra.objects.manifest import scan
-from infra.settings import settings
+from infra.settings import REPOSITORY, settings
 from jobs.contract import Artifact
 from jobs.ppo.data import check_apart, read_prompts
 from tasks.gate import FEWEST
 
 HELD_OUT_SHARE = 5
 """Without a file of held-out prompts every fifth prompt, by its hash, is held out."""
+HUB_ID = re.compile(r"[^/:]+/[^/:]+")
 
 
 class Inputs(BaseModel):
@@ -51,20 +55,26 @@ def store(source: Path, kind: str) -> Artifact:
     return put(source, f"{root}/datasets/{kind}/{scan(source).sha256[:16]}")
 
 
-def store_model(model: str) -> Artifact | None:
+def store_model(model: str, option: str = "--model", kind: str = "models") -> Artifact | None:
     """Store a local model folder; None where `model` is no folder but a hub id."""
+    example = "Qwen/Qwen3-0.6B" if kind == "models" else "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
     folder = Path(model).expanduser()
+    if not model.strip():
+        raise InputError(
+            f"{option}: it is empty",
+            f"Give a folder that save_pretrained() wrote, or a hub id such as {example}.",
+        )
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(
-                f"--model: {model} has no config.json",
+                f"{option}: {model} has no config.json",
                 "Give a folder that save_pretrained() wrote, or a Hugging Face hub id.",
             )
-        return store(folder, "models")
-    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        return store(folder, kind)
+    if folder.exists() or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         raise InputError(
-            f"--model: there is no folder {model}, and it is no hub id",
-            "Give a folder that save_pretrained() wrote, or a hub id such as Qwen/Qwen3-0.6B.",
+            f"{option}: there is no folder {model}, and it is no hub id",
+            f"Give a folder that save_pretrained() wrote, or a hub id such as {example}.",
         )
     return None
 
@@ -95,25 +105,71 @@ def store_prompts(prompts: str, held_out: str | None, scratch: Path) -> tuple[Ar
     return stored[0], stored[1]
 
 
+def store_reward(reward: str | None, reward_model: str | None) -> Artifact | None:
+    """Store the function or the model that rewards. Raises InputError where both are given."""
+    if reward_model is None:
+        return store_function("--reward", reward)
+    if reward is not None:
+        raise InputError("--reward: a --reward-model is given too", "Give one of them.")
+    return store_model(reward_model, "--reward-model", "reward-models")
+
+
 def store_function(option: str, spec: str | None) -> Artifact | None:
-    """Store the user's file or folder behind `module:function`, `file.py:function` or a model
-    folder; None where the job finds it by itself (this project's modules, a hub id)."""
+    """Store the user's file behind `module:function` or `file.py:function`; None where the job
+    finds it by itself. Where the file is here, it is parsed, not run, and must define the name."""
     if spec is None:
         return None
-    place, colon, name = spec.rpartition(":")
-    if not colon:
-        return store(Path(spec), "reward-models") if Path(spec).is_dir() else None
+    place, _, name = spec.rpartition(":")
     if not name.isidentifier() or not (place.endswith(".py") or all(place.split("."))):
-        raise InputError(
-            f"{option}: {spec!r} does not name a function",
-            "Give module:function or file.py:function.",
-        )
+        remedy = "Give module:function or file.py:function."
+        if option == "--reward":
+            remedy += " A reward model goes to --reward-model."
+        raise InputError(f"{option}: {spec!r} does not name a function", remedy)
     if place.endswith(".py"):
-        return store(require_file(option, place), "functions")
-    module = Path(*place.split(".")).with_suffix(".py")
-    if module.is_file() and module.parts[0] != "jobs":
-        return store(module, "functions")
-    return None
+        path = require_file(option, place)
+    else:
+        path = Path(*place.split(".")).with_suffix(".py")
+        if path.parts[0] == "jobs":
+            _require_ours(option, place, name)
+            return None
+        if not path.is_file():
+            return None
+    _require_defined(option, path, name)
+    return store(path, "functions")
+
+
+def _require_ours(option: str, module: str, name: str) -> None:
+    """Raises InputError where this project's module, or its function, does not exist."""
+    place = Path(*module.split("."))
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if (REPOSITORY / path).is_file():
+            return _require_defined(option, path, name, REPOSITORY)
+    raise InputError(f"{option}: there is no module {module}", f"Correct {option}.")
+
+
+def _require_defined(option: str, path: Path, name: str, root: Path = Path()) -> None:
+    """Raises InputError where a file is no Python or does not define `name` at its top level."""
+    try:
+        defined = set(_defined(ast.parse((root / path).read_bytes())))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        why = error.msg if isinstance(error, SyntaxError) else error
+        raise InputError(f"{option}: {path}{line}: {why}", "Correct the file.") from None
+    if not defined & {name, "*"}:
+        raise InputError(f"{option}: there is no function {name!r} in {path}", f"Correct {option}.")
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    """Names that a module's statements bind, '*' among them where another module says which."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+        elif isinstance(child, ast.alias):
+            yield child.asname or child.name.partition(".")[0]
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        else:
+            yield from _defined(child)
 
 
 def function_spec(spec: str, stored: Artifact | None) -> str:

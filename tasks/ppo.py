@@ -18,26 +18,35 @@ from infra.settings import REPOSITORY, settings
 from infra.verdicts import Verdict
 from jobs.contract import Artifact, JobResult, Resources
 from jobs.design.config import BaseModelConfig
-from jobs.ppo.config import EvaluateConfig, PPOConfig, SampleConfig
+from jobs.ppo.config import EvaluateConfig, PPOConfig, PreflightConfig, SampleConfig
 from tasks import announce, plan
 from tasks.gate import Measured, first_version, judge
-from tasks.inputs import Inputs, function_spec, store_function, store_model, store_prompts
+from tasks.inputs import (
+    Inputs,
+    function_spec,
+    store_function,
+    store_model,
+    store_prompts,
+    store_reward,
+)
 from tasks.ppo_parameters import NightlyPPOParameters, PolicyParameters
 from tasks.run import Work
 
 DESIGN = "design"
 DESIGN_SOURCES = REPOSITORY / "jobs" / "design"
+BASE = "base"
+"""Stands for the run of a version that no run has trained."""
 SUCCESS_OF_DESIGN = "jobs.design.reward:success"
-PERSONAL = {"user", "email", "name", "phone", "address"}
-"""Columns of prompts that say who asked; not stored unless the user wants it."""
 
 
 @task(name="prepare inputs", cache_policy=NO_CACHE)
 def prepare_inputs(parameters: NightlyPPOParameters) -> Inputs:
     """Check what the user gave and store it; nothing is spent. The demo's own comes later."""
     demo = DESIGN in (parameters.model, parameters.prompts)
+    default = NightlyPPOParameters.model_fields["reward"].default
+    reward = None if parameters.reward == default else parameters.reward
     inputs = Inputs(
-        reward=store_function("--reward", parameters.reward_model or parameters.reward),
+        reward=store_reward(reward, parameters.reward_model),
         success=store_function("--success", parameters.success),
         design=design_version() if demo else None,
     )
@@ -63,8 +72,11 @@ def complete_inputs(work: Work, inputs: Inputs) -> Inputs:
     work.job(
         "preflight",
         "ppo.preflight",
-        _training_config(parameters, inputs),
-        inputs.uris("base", "prompts", "held_out", "reward"),
+        PreflightConfig(
+            **_training_config(parameters, inputs).model_dump(),
+            success=_success(parameters, inputs),
+        ),
+        inputs.uris("base", "prompts", "held_out", "reward", "success"),
         parameters.transfer_hours,
         resources(parameters),
     )
@@ -103,21 +115,23 @@ def with_design(work: Work, inputs: Inputs) -> Inputs:
 
 @task(name="find the champion", cache_policy=NO_CACHE)
 def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
-    """The version that the night starts from; the base becomes version 1 of a new model."""
+    """The version that the night starts from: the base, where nothing was trained yet."""
     parameters: NightlyPPOParameters = work.parameters
     base = inputs.base.uri if inputs.base else parameters.model
     champion = registry.by_alias(parameters.name, "champion")
-    if champion is None:
+    other = champion and champion.base != base and not _same_content(champion.base, inputs.base)
+    untouched = all(known.flow_run == BASE for known in registry.versions(parameters.name))
+    if champion is None or (other and untouched):
         sha256 = inputs.base.sha256 if inputs.base else ""
         first = ModelVersion(
             model=parameters.name, version="", uri=base, sha256=sha256, base=base, flow_run=""
         )
-        champion = registry.register("base", first)
+        champion = registry.register(BASE, first)
         verdicts.save(
             work.pool, work.run, champion.model, champion.version, "none", first_version()
         )
         registry.promote(champion.model, champion.version)
-    if champion.base != base and not _same_content(champion.base, inputs.base):
+    elif other:
         raise InputError(
             f"--model: the champion of {parameters.name!r} stands on {champion.base}",
             "Give the model that it stands on, or another --name for a new line of versions.",
@@ -140,7 +154,11 @@ def collect_trajectories(work: Work, inputs: Inputs, champion: ModelVersion) -> 
     pool, run = work.pool, work.run
     stale = parameters.ppo.max_staleness
     newest = int(champion.version)
-    recent = [str(newest - age) for age in range(stale + 1)]
+    recent = [
+        known.version
+        for known in registry.versions(parameters.name)
+        if 0 <= newest - int(known.version) <= stale and known.base == champion.base
+    ]
     now = datetime.now(UTC)
     since = datetime.fromisoformat(runs.pin(pool, run, "now", now.isoformat())) - timedelta(
         hours=parameters.since_hours
@@ -179,7 +197,7 @@ def _store_sampled(work: Work, champion: ModelVersion, artifact: Artifact) -> No
         with gzip.open(path, "rt") as stream:
             rows = [json.loads(line) for line in stream]
     for row in rows:
-        personal = {k: row["columns"].pop(k) for k in PERSONAL & set(row["columns"])}
+        personal = {k: row["columns"].pop(k) for k in experience.PERSONAL & set(row["columns"])}
         row["personal"] = personal if work.parameters.keep_personal else None
     experience.add_sampled(work.pool, work.run, champion.model, champion.version, rows)
 
@@ -232,16 +250,13 @@ def evaluate_candidate(
 ) -> JobResult:
     """Candidate and champion on the same held-out prompts with the same decoding."""
     parameters: NightlyPPOParameters = work.parameters
-    success = parameters.success
-    if success is None and parameters.reward.startswith("jobs.design."):
-        success = SUCCESS_OF_DESIGN
     return work.job(
         "validate",
         "ppo.evaluate",
         EvaluateConfig(
             model=parameters.model,
             reward=function_spec(parameters.reward_model or parameters.reward, inputs.reward),
-            success=function_spec(success, inputs.success) if success else None,
+            success=_success(parameters, inputs),
             temperature=parameters.judge_temperature,
             max_new_tokens=parameters.answer_tokens,
             seed=parameters.seed,
@@ -333,6 +348,13 @@ def _training_config(parameters: NightlyPPOParameters, inputs: Inputs) -> PPOCon
         minutes=parameters.hours * 60 * 0.9,
         **parameters.ppo.model_dump(),
     )
+
+
+def _success(parameters: NightlyPPOParameters, inputs: Inputs) -> str | None:
+    success, of_design = parameters.success, parameters.reward.startswith("jobs.design.")
+    if success is None and of_design and parameters.reward_model is None:
+        success = SUCCESS_OF_DESIGN
+    return function_spec(success, inputs.success) if success else None
 
 
 def _champion_input(champion: ModelVersion) -> dict[str, str]:

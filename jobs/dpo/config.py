@@ -5,7 +5,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from jobs.contract import Place
-from jobs.ppo.config import EvaluateConfig, JobConfig, LoraHyperparameters, ModelConfig
+from jobs.ppo.config import (
+    EvaluateConfig,
+    JobConfig,
+    LoraHyperparameters,
+    ModelConfig,
+    SuccessConfig,
+)
 
 Loss = Literal[
     "sigmoid",
@@ -196,7 +202,7 @@ class DPOConfig(ModelConfig, DPOHyperparameters):
     )
 
 
-class PreflightConfig(DPOConfig):
+class PreflightConfig(DPOConfig, SuccessConfig):
     """What a training and its judging will be told, tried out."""
 
     reward: str | None = Field(

@@ -2,12 +2,12 @@
 
     python -m jobs.dpo.preflight JOB_FOLDER
 
-Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out) and `reward` or
-`judge` (the user's file or folder). Sees that the base has what training needs (files of the
-weights that its configuration describes, embeddings of all its tokenizer's tokens, an
+Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out), `success`, and
+`reward` or `judge` (the user's file or folder). Sees that the base has what training needs (files
+of the weights that its configuration describes, embeddings of all its tokenizer's tokens, an
 end-of-sequence token, a chat template where there are chats), that prompts leave room, that none is
 both trained on and judged on (case and white space aside), that LoRA and the champion's adapter fit
-the base, and that the reward or judge gives numbers.
+the base, and that the reward or judge, and what tells success, give numbers.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from jobs.dpo.judge import Judge
 from jobs.dpo.pairs import fitting, fitting_prompts, limit_of, load
 from jobs.dpo.train import require_special_tokens
 from jobs.ppo.data import Prompt, read_prompts
-from jobs.ppo.inputs import base_identity, optional_input
+from jobs.ppo.inputs import base_identity, job_success, optional_input
 from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adapter
 from jobs.ppo.reward import load_reward
 from jobs.runtime import Job, Outcome, main
@@ -51,13 +51,15 @@ def program(job: Job[PreflightConfig]) -> Outcome:
     for answered in (stored, held_out.select(range(min(MOST_PAIRS, len(held_out))))):
         _check_answers(policy, answered)
     judged = fitting_prompts(prompts, policy, config.max_new_tokens)
-    tried = judged[:TRIED_PROMPTS]
+    tried, success = judged[:TRIED_PROMPTS], job_success(job)
     for text in ("", "nonsense", '{"a": 1}'):
         texts = [text] * len(tried)
         if config.judge:
             Judge(config.judge, optional_input(job, "judge")).wins(tried, texts, texts)
         elif config.reward:
             load_reward(config.reward, optional_input(job, "reward"))(tried, texts)
+        if success:
+            success(tried, texts)
     champion = optional_input(job, "champion")
     if champion:
         check_base(champion, base_identity(job))

@@ -247,6 +247,17 @@ class Hyperparameters(LoraHyperparameters):
         return self
 
 
+class SuccessConfig(JobConfig):
+    """What tells which prompts are solved."""
+
+    success: str | None = Field(
+        default=None,
+        title="Success",
+        description="module:function or file.py:function, called like the reward: 1 where the "
+        "completion solves its task, 0 where not.",
+    )
+
+
 class PPOConfig(RolloutConfig, Hyperparameters):
     """One night of policy improvement."""
 
@@ -263,7 +274,11 @@ class PPOConfig(RolloutConfig, Hyperparameters):
     )
 
 
-class EvaluateConfig(RolloutConfig):
+class PreflightConfig(PPOConfig, SuccessConfig):
+    """What a training and its judging will be told, tried out."""
+
+
+class EvaluateConfig(RolloutConfig, SuccessConfig):
     """Candidate against champion on held-out prompts."""
 
     temperature: float = Field(
@@ -272,12 +287,6 @@ class EvaluateConfig(RolloutConfig):
         le=10,
         title="Temperature",
         description="0: greedy. Else sampled by the seed.",
-    )
-    success: str | None = Field(
-        default=None,
-        title="Success",
-        description="module:function or file.py:function, called like the reward: 1 where the "
-        "completion solves its task, 0 where not.",
     )
     limit: int | None = Field(
         default=None,

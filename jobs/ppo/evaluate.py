@@ -27,9 +27,9 @@ import torch
 from infra.errors import InputError
 from jobs.ppo.config import EvaluateConfig
 from jobs.ppo.data import Prompt, Trajectory, read_prompts, read_texts
-from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
+from jobs.ppo.inputs import base_identity, job_reward, job_success, optional_input, stop_when_told
 from jobs.ppo.policy import NoValues, Policy, check_base, load_base, load_candidate
-from jobs.ppo.reward import Reward, load_reward
+from jobs.ppo.reward import Reward
 from jobs.ppo.rollout import roll_out
 from jobs.ppo.scoring import chunks, score
 from jobs.runtime import Job, Outcome, main
@@ -55,7 +55,7 @@ def evaluate(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(metrics, rows) of all policies, with the base in 4 bits where it is `quantised`; `also` is
     called with the name of each and the policy, and must not keep it."""
-    reward, success = job_reward(job), _success(job)
+    reward, success = job_reward(job), job_success(job)
     folders = {name: optional_input(job, name) for name in POLICIES[1:]}
     for folder in filter(None, folders.values()):
         check_base(folder, base_identity(job))
@@ -145,13 +145,6 @@ def _answer(
         }
         for n, answer in enumerate(answers)
     ]
-
-
-def _success(job: Job[Any]) -> Reward | None:
-    if job.config.success is None:
-        return None
-    source = optional_input(job, "success") or optional_input(job, "reward")
-    return load_reward(job.config.success, source, "--success")
 
 
 @torch.no_grad()

@@ -19,6 +19,14 @@ def job_reward(job: Job[RolloutConfig]) -> Reward:
     return load_reward(job.config.reward, optional_input(job, "reward"))
 
 
+def job_success(job: Job[Any]) -> Reward | None:
+    """What tells which prompts are solved, from the input artefact `success`, else `reward`."""
+    if job.config.success is None:
+        return None
+    source = optional_input(job, "success") or optional_input(job, "reward")
+    return load_reward(job.config.success, source, "--success")
+
+
 def base_identity(job: Job[Any]) -> dict[str, str]:
     """{uri, sha256} of the base; a hub id has no sha256."""
     uri = job.spec.inputs.get("base")

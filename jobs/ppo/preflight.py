@@ -2,14 +2,15 @@
 
     python -m jobs.ppo.preflight JOB_FOLDER
 
-Takes the config and the inputs of `jobs.ppo.train`, and `held_out`, and sees that the model loads,
-that every prompt fits its context, and that the reward gives finite numbers for empty, nonsensical
-and sampled completions. Metrics: the size of the model and of the prompts.
+Takes the config and the inputs of `jobs.ppo.train`, and `held_out` and `success`, and sees that the
+model loads, that every prompt fits its context, that the reward gives finite numbers for empty,
+nonsensical and sampled completions, and what tells success for the first two. Metrics: the size of
+the model and of the prompts.
 """
 
-from jobs.ppo.config import PPOConfig
+from jobs.ppo.config import PreflightConfig
 from jobs.ppo.data import check_apart, read_prompts, read_trajectories
-from jobs.ppo.inputs import base_identity, job_reward, optional_input
+from jobs.ppo.inputs import base_identity, job_reward, job_success, optional_input
 from jobs.ppo.policy import check_base, load_policy
 from jobs.ppo.rollout import roll_out
 from jobs.runtime import Job, Outcome, main
@@ -18,7 +19,7 @@ TRIED_PROMPTS = 4
 TRIED_TOKENS = 8
 
 
-def program(job: Job[PPOConfig]) -> Outcome:
+def program(job: Job[PreflightConfig]) -> Outcome:
     config = job.config
     prompts = read_prompts(job.input("prompts"))
     held_out_path = optional_input(job, "held_out")
@@ -27,10 +28,11 @@ def program(job: Job[PPOConfig]) -> Outcome:
     trajectories = optional_input(job, "trajectories")
     if trajectories:
         read_trajectories(trajectories)
-    reward = job_reward(job)
+    reward, success = job_reward(job), job_success(job)
     tried = prompts[:TRIED_PROMPTS] + held_out[:TRIED_PROMPTS]
     for text in ("", "nonsense", '{"a": 1}'):
-        reward(tried, [text] * len(tried))
+        for judging in filter(None, (reward, success)):
+            judging(tried, [text] * len(tried))
     champion = optional_input(job, "champion")
     if champion:
         check_base(champion, base_identity(job))
@@ -59,4 +61,4 @@ def program(job: Job[PPOConfig]) -> Outcome:
 
 
 if __name__ == "__main__":
-    main(PPOConfig, program)
+    main(PreflightConfig, program)

@@ -32,7 +32,7 @@ def load_reward(spec: str, source: Path | None = None, option: str = "--reward")
     `option`.
     """
     if ":" not in spec:
-        return _reward_model(source or Path(spec), option)
+        return _reward_model(source or Path(spec), "--reward-model")
     return _checked(load_function(spec, source, option), spec, option)
 
 

@@ -1,11 +1,15 @@
 """From feedback to a better policy, with a model and a reward that the project never saw."""
 
 import json
+import subprocess
+import sys
 import time
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
+from infra.settings import REPOSITORY
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -106,6 +110,27 @@ def test_without_feedback_nothing_is_learned_and_nothing_spent(user, training) -
     assert user.json("jobs", "list") == []
 
 
+EVENTS = """
+import psycopg
+from infra import database
+with psycopg.connect(database.url("prefect")) as connection:
+    print(*connection.execute("SELECT event, resource_id FROM events").fetchall())
+"""
+
+
+def test_imported_feedback_is_told_without_a_server_that_stays(user) -> None:
+    liked = {"kind": "thumb", "prompt": "word", "completion": "aeiou", "value": 1}
+    write(user.folder / "feedback.jsonl", [liked] * 3)
+    user.settings["NIGHTSHIFT_FEEDBACK_THRESHOLD"] = "3"
+    code, out, err = user.run("feedback", "import", "feedback.jsonl", "--name", "words")
+    assert code == 0 and "3 new" in out
+    assert "failed" not in err and "Error" not in err, "Prefect's worker for events"
+    env = user.environment() | {"PYTHONPATH": str(REPOSITORY)}
+    told = subprocess.run([sys.executable, "-c", EVENTS], env=env, capture_output=True, text=True)
+    assert told.stdout == "('feedback.threshold-reached', 'nightshift.model.words')\n", told.stderr
+    user.wait_until_nothing_runs()
+
+
 def test_a_simulation_that_would_be_of_no_use_is_refused(user, training) -> None:
     at = training.index("--dataset")
     simulated = [*training[:at], *training[at + 2 :], "--simulate", "8", "--prompts", "words.jsonl"]
@@ -133,7 +158,9 @@ def test_a_simulation_that_would_be_of_no_use_is_refused(user, training) -> None
         (None, {"--max-new-tokens": "60"}, "--max-new-tokens", 7),
         (None, {"--reward": "myrewards:broken"}, "--reward", 7),
         (None, {"--lora-targets": "no_such"}, "lora_targets", 7),
-        (None, {"--scrub": "myrewards:no_such"}, "--scrub", 7),
+        (None, {"--scrub": "myrewards:no_such"}, "--scrub", 2),
+        (None, {"--scrub": "json:no_such"}, "--scrub", 7),
+        (None, {"--success": "json:no_such"}, "--success", 7),
         (None, {"--feedback-since": "yesterday"}, "--feedback-since", 2),
         (None, {"--micro-batch": "5"}, "micro_batch", 2),
         (None, {"--simulate": "8"}, "--simulate", 2),

@@ -47,7 +47,7 @@ def test_two_nights_and_everything_around_them(user, cycle) -> None:
         ({"--model": "/no/such/model"}, "--model", 2),
         ({"--prompts": "broken.jsonl"}, "line 2", 2),
         ({"--prompts": "nowhere.jsonl"}, "--prompts", 2),
-        ({"--reward": "no colon"}, "--reward", 7),
+        ({"--reward": "no colon"}, "--reward", 2),
         ({"--reward": "myrewards:broken"}, "--reward", 7),
         ({"--max-cost": "0"}, "--max-cost", 2),
         ({"--max-cost": "0.0001"}, "no room", 3),

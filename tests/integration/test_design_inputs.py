@@ -4,28 +4,37 @@ import shutil
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra import database as db
-from infra import objects, registry, runs
+from infra import experience, objects, registry, runs, verdicts
 from infra.errors import InputError
+from infra.registry import ModelVersion
 from infra.settings import REPOSITORY, settings
 from jobs.contract import JobResult
 from jobs.design.config import BaseModelConfig
 from tasks import ppo
+from tasks.gate import first_version
 from tasks.inputs import Inputs
 from tasks.ppo_parameters import NightlyPPOParameters
 from tasks.purse import Purse
 from tasks.run import Work
+from tests.integration.test_runs_and_experience import rows
 
 _nights = count()
+
+
+asked: list[Any] = []
+"""Configurations of jobs."""
 
 
 class Quick(Work):
     """A run whose base is trained at once: its weights are the first line of the trainer."""
 
-    def job(self, step: str, *_: object) -> JobResult:
+    def job(self, step: str, _program: str, config: Any, *_: object) -> JobResult:
+        asked.append(config)
         source = self.folder / "made"
         source.mkdir(exist_ok=True)
         (source / "weights").write_text((ppo.DESIGN_SOURCES / "base.py").read_text()[:40])
@@ -50,6 +59,12 @@ def begin(pool: db.Pool, name: str = "design") -> tuple[Quick, Inputs]:
     run = runs.begin(pool, "test-flow", {"night": next(_nights)})
     work = Quick(run, Purse(pool, run, "local"), NightlyPPOParameters(name=name))
     return work, ppo.with_design(work, ppo.prepare_inputs.fn(work.parameters))
+
+
+def hub_night(pool: db.Pool, model: str) -> Work:
+    """A new night of a model that no folder holds."""
+    run = runs.begin(pool, "test-flow", {"night": next(_nights)})
+    return Quick(run, Purse(pool, run, "local"), NightlyPPOParameters(name="hub", model=model))
 
 
 def change(source: Path, old: str, new: str) -> None:
@@ -92,6 +107,12 @@ def test_another_config_makes_another_base(
     assert kept() == 2
 
 
+def train(champion: ModelVersion) -> ModelVersion:
+    """A version that grew from this one."""
+    grown = {"uri": "file:///adapter", "sha256": "grown", "parent": champion.version}
+    return registry.register("night", champion.model_copy(update=grown))
+
+
 def test_a_champion_stands_on_the_content_of_its_base(database: db.Pool, sources: Path) -> None:
     champion = ppo.current_champion.fn(*begin(database, "content"))
     with (sources / "base.py").open("a") as source:
@@ -99,19 +120,63 @@ def test_a_champion_stands_on_the_content_of_its_base(database: db.Pool, sources
     work, same = begin(database, "content")
     assert same.base and same.base.uri != champion.base
     assert ppo.current_champion.fn(work, same).version == champion.version
+    trained = train(champion)
 
     change(sources / "base.py", '"""The demo', '"""Another demo')
     work, other = begin(database, "content")
     with pytest.raises(InputError, match=r"--model: the champion of 'content' stands on") as caught:
         ppo.current_champion.fn(work, other)
     assert "--name" in caught.value.remedy
-    assert [v.version for v in registry.versions("content")] == [champion.version]
+    assert registry.versions("content")[0].version == trained.version
+
+
+def test_a_base_that_nothing_was_trained_on_gives_way(database: db.Pool, sources: Path) -> None:
+    """As a run leaves it that was refused for lack of money."""
+    one = ppo.current_champion.fn(*begin(database, "untouched"))
+    change(sources / "base.py", '"""The demo', '"""Another demo')
+    work, other = begin(database, "untouched")
+    experience.add_sampled(database, work.run, "untouched", one.version, rows(3))
+    for _ in range(2):  # again, as a resumed run does
+        two = ppo.current_champion.fn(work, other)
+        assert other.base and (two.version, two.base) == ("2", other.base.uri)
+        assert registry.versions("untouched")[0].aliases == ["champion"]
+    with pytest.raises(KeyError, match="trajectories"):
+        ppo.collect_trajectories.fn(work, other, two)
+    assert asked[-1].count == work.parameters.trajectories, (
+        "what another base answered has other tokens"
+    )
+    hub = [
+        ppo.current_champion.fn(hub_night(database, model), Inputs()).base
+        for model in ("org/one", "org/two", "org/one")
+    ]
+    assert hub == ["org/one", "org/two", "org/one"]
+    train(ppo.current_champion.fn(hub_night(database, "org/two"), Inputs()))
+    with pytest.raises(InputError, match=r"--model: .* stands on org/two"):
+        ppo.current_champion.fn(hub_night(database, "org/one"), Inputs())
+
+
+def test_a_surrogate_does_not_give_way(database: db.Pool) -> None:
+    work = hub_night(database, "org/one")
+    uri = "file:///surrogate"
+    house = ModelVersion(model="hub", version="", uri=uri, sha256="house", base=uri)
+    version = registry.register("night", house).version
+    verdicts.save(database, work.run, "hub", version, "none", first_version())
+    registry.promote("hub", version)
+    with pytest.raises(InputError, match=r"--model: .* stands on file:///surrogate"):
+        ppo.current_champion.fn(work, Inputs())
 
 
 def test_a_champion_whose_base_is_gone_is_refused(database: db.Pool, sources: Path) -> None:
     champion = ppo.current_champion.fn(*begin(database, "gone"))
+    train(champion)
     objects.delete(champion.base)
     change(sources / "base.py", '"""The demo', '"""Another demo')
     work, other = begin(database, "gone")
     with pytest.raises(InputError, match="--model"):
         ppo.current_champion.fn(work, other)
+
+
+def test_the_success_of_the_demo_is_not_told_of_another_reward() -> None:
+    demo, other = (NightlyPPOParameters(reward_model=model) for model in (None, "org/reward-model"))
+    assert ppo._success(demo, Inputs()) == ppo.SUCCESS_OF_DESIGN
+    assert ppo._success(other, Inputs()) is None

@@ -211,3 +211,16 @@ def test_an_index_matters_where_there_is_no_whole_file(check, copy, llama) -> No
             continue
         with pytest.raises(InputError, match=said):
             check(base, texts())
+
+
+def test_what_tells_success_is_tried_too(check, llama, tmp_path, reward) -> None:
+    sick = tmp_path / "sick.py"
+    sick.write_text("def solved(completions, wanted): return [None for _ in completions]")
+    for config, inputs, said in (
+        ({"success": "json:nofunc"}, {}, r"--success json:nofunc: there is no function"),
+        ({"success": "sick.py:solved"}, {"success": sick}, r"--success sick\.py:solved returned"),
+        ({"success": "vowels.py:none"}, {}, r"--success vowels\.py:none: there is no function"),
+    ):
+        with pytest.raises(InputError, match=said):
+            check(llama, texts(), config, **inputs)
+    assert check(llama, texts(), {"success": "vowels.py:share"})["pairs"] > 40

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from infra.errors import InputError
 from jobs.ppo import preflight, sample, train
-from jobs.ppo.config import PPOConfig, SampleConfig
+from jobs.ppo.config import PPOConfig, PreflightConfig, SampleConfig
 from jobs.ppo.data import read_trajectories, write_trajectories
 from jobs.runtime import Interrupted, Job
 
@@ -221,7 +221,7 @@ def test_preflight_finds_what_would_fail_in_the_night(
     run_job, base, prompts, reward, write_lines, tmp_path
 ):
     files = {"base": base, "prompts": prompts, "reward": reward}
-    run = (preflight.program, PPOConfig, "ppo.preflight")
+    run = (preflight.program, PreflightConfig, "ppo.preflight")
     held_out = write_lines("held.jsonl", [{"prompt": "x", "wanted": "a"}])
     _, outcome = run_job(*run, NIGHT, **files, held_out=held_out)
     assert outcome.metrics["prompts"] == 24
@@ -240,3 +240,8 @@ def test_preflight_finds_what_would_fail_in_the_night(
     sick.write_text("def share(completions, **_): return [1 / len(c) for c in completions]")
     with pytest.raises(InputError, match="raised ZeroDivisionError"):
         run_job(*run, NIGHT, **{**files, "reward": sick})
+    with pytest.raises(InputError, match="--success json:nofunc: there is no function"):
+        run_job(*run, {**NIGHT, "success": "json:nofunc"}, **files)
+    with pytest.raises(InputError, match=r"--success .* raised ZeroDivisionError"):
+        run_job(*run, {**NIGHT, "success": "sick.py:share"}, **files, success=sick)
+    run_job(*run, {**NIGHT, "success": "vowels.py:share"}, **files)

@@ -32,7 +32,7 @@ from tasks import announce, feedback, guard, observations, readings
 from tasks.crashed import attend
 
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-GROUPS = ("budget", "hooks", "jobs", "models", "mqtt", "predict", "serve")
+GROUPS = ("budget", "feedback", "hooks", "jobs", "models", "mqtt", "predict", "serve")
 README = (REPOSITORY / "README.md").read_text()
 
 

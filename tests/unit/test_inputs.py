@@ -51,7 +51,8 @@ def test_a_hub_id_is_left_to_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["nowhere", "./nowhere/model", "/no/such", "~/nowhere", "a/b/c", "a-file", "empty"]
+    "model",
+    ["nowhere", "./nowhere/model", "/no/such", "~/nowhere", "a/b/c", "a-file", "empty", "", " "],
 )
 def test_what_is_no_model(model: str) -> None:
     Path("a-file").write_text("weights")
@@ -59,6 +60,7 @@ def test_what_is_no_model(model: str) -> None:
     with pytest.raises(InputError, match="--model") as caught:
         inputs.store_model(model)
     assert model in caught.value.message and "save_pretrained" in caught.value.remedy
+    assert "--model:  " not in caught.value.message, "nothing is named as nothing"
 
 
 def test_a_fifth_is_held_out_and_nothing_is_lost(folder: Path) -> None:
@@ -157,7 +159,26 @@ def test_a_function_of_the_users_own_travels_as_its_file(folder: Path) -> None:
         assert inputs.function_spec(spec, stored) == told
 
 
-@pytest.mark.parametrize("spec", ["jobs.design.reward:reward", "math:sqrt", "org/reward-model"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from math import sqrt as f",
+        "import f.g",
+        "from somewhere import *",
+        "try:\n    import fast\nexcept ImportError:\n    def f(): ...",
+        "class f: ...",
+        "f = lambda prompts: 0",
+        "f: object = print",
+        "if True:\n    (f, g) = print, print",
+        "\ufeff# é\nf = print",
+    ],
+)
+def test_whatever_defines_the_name_will_do(text: str) -> None:
+    Path("mine.py").write_text(text)
+    assert inputs.store_function("--judge", "mine:f")
+
+
+@pytest.mark.parametrize("spec", ["jobs.design.reward:reward", "math:sqrt"])
 def test_what_the_job_finds_by_itself_is_not_stored(spec: str) -> None:
     Path("jobs/design").mkdir(parents=True)
     Path("jobs/design/reward.py").write_text("")
@@ -165,13 +186,22 @@ def test_what_the_job_finds_by_itself_is_not_stored(spec: str) -> None:
     assert inputs.function_spec(spec, None) == spec
 
 
-def test_a_reward_model_folder_is_stored_and_no_function_is_none() -> None:
+def test_a_reward_is_a_function_or_a_model_and_not_both(folder: Path) -> None:
     Path("judge").mkdir()
+    assert inputs.store_reward(None, None) is None
+    with pytest.raises(InputError, match=r"--reward-model: judge has no config\.json"):
+        inputs.store_reward(None, "judge")
     Path("judge/config.json").write_text("{}")
-    assert inputs.store_function("--reward-model", None) is None
-    stored = inputs.store_function("--reward-model", "judge")
+    stored = inputs.store_reward(None, "judge")
     assert stored is not None and "reward-models" in stored.uri
     assert inputs.function_spec("judge", stored) == "judge"
+    assert inputs.store_reward(None, "org/reward-model") is None
+    assert inputs.store_reward("math:sqrt", None) is None
+    with pytest.raises(InputError, match=r"--reward: .*--reward-model"):
+        inputs.store_reward("math:sqrt", "judge")
+    for nothing in ("nowhere", "", "mine:reward"):
+        with pytest.raises(InputError, match=r"--reward-model: .*\n.*Skywork"):
+            inputs.store_reward(None, nothing)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +213,19 @@ def test_a_reward_model_folder_is_stored_and_no_function_is_none() -> None:
         ("..:reward", "does not name a function"),
         ("./mine:reward", "does not name a function"),
         ("nowhere.py:reward", "no file nowhere.py"),
+        ("", "does not name a function"),
+        ("mine.py", "does not name a function"),
+        ("org/model", "does not name a function"),
+        ("mine.py:other", "no function 'other' in mine.py"),
+        ("mine:inner", "no function 'inner' in mine.py"),
+        ("torn.py:reward", "torn.py, line 2: "),
+        ("jobs.design.rewards:reward", "no module jobs.design.rewards"),
+        ("jobs.design.reward:nofunc", "no function 'nofunc' in jobs/design/reward.py"),
     ],
 )
 def test_what_is_no_function(spec: str, named: str) -> None:
+    Path("mine.py").write_text("def reward():\n    def inner(): ...\n")
+    Path("torn.py").write_text("\ndef reward(:")
     with pytest.raises(InputError, match="--success") as caught:
         inputs.store_function("--success", spec)
     assert named in caught.value.message and caught.value.remedy
