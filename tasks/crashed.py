@@ -130,7 +130,9 @@ def _crashed_unbegun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     told = []
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
-        expected_start_time=FlowRunFilterExpectedStartTime(after_=datetime.now(UTC) - TRIED),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+            {"after_": datetime.now(UTC) - TRIED}
+        ),
     )
     ours = FlowFilter(name=FlowFilterName(any_=flow_names()))
     for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
