@@ -54,9 +54,8 @@ def import_file(path: Path, name: str, as_json: bool) -> None:
 
     refresh_global_settings_context()
     new = take_in(database.pool(), name, rows)
-    EventsWorker.drain_all(
-        at_exit=False
-    )  # while the server is there: without `up` it ends with this process
+    # while the server is there: without `up` it ends with this process
+    EventsWorker.drain_all(at_exit=False)
     told = {
         "model": name,
         "feedback": dict(Counter(row.kind for row in rows)),
