@@ -191,7 +191,7 @@ def jobs() -> None:
 @shared.limit
 @as_json
 def jobs_list(running: bool, limit: int, as_json: bool) -> None:
-    """Newest jobs with their state, the seconds that were paid for, and dollars."""
+    """Newest jobs with their state, the seconds for which money was kept, and dollars."""
     from deployments import tables
 
     tables.show_jobs(running, limit, as_json)

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from deployments import gateway
 from deployments.catalogue import flow_names
-from deployments.services import Worker
+from deployments.services import online_workers
 from infra import database, hooks, keeper, ledger, objects, prefect_server
 from infra.compute import environments, local
 from infra.errors import (
@@ -155,6 +155,7 @@ def check_prefect() -> Found:
     try:
         version = prefect_server.ask("admin/version")
         there = {one["name"] for one in prefect_server.deployments(flow_names())}
+        workers = online_workers() if there else []
     except OSError as error:
         raise prefect_server.unanswered(error) from None
     ours = importlib.metadata.version("prefect")
@@ -165,7 +166,7 @@ def check_prefect() -> Found:
         )
     if absent := sorted(set(flow_names()) - there):
         return missing(f"no deployment of {', '.join(absent)}", "`nightshift up` makes them.")
-    if Worker(settings().home / "worker").address() is None:
+    if not workers:
         return missing(f"no worker takes runs of the pool {POOL}", "`nightshift up` runs one.")
     return ok(f"{version} at {api}, {len(there)} deployments and a worker")
 

@@ -46,6 +46,10 @@ def import_file(path: Path, name: str, as_json: bool) -> None:
     from infra import database, prefect_server
 
     prefect_server.ensure()
+    try:
+        prefect_server.ask("health")  # first: an event that cannot be sent is lost
+    except OSError as error:
+        raise prefect_server.unanswered(error) from None
 
     from prefect.context import refresh_global_settings_context
     from prefect.events.worker import EventsWorker

@@ -46,7 +46,13 @@ def hooks() -> None:
     help="Set a parameter from a Jinja template, e.g. name='{{ data.model }}'; with any, nothing "
     "else of a delivery is used.",
 )
-@click.option("--per-minute", default=600, show_default=True, help="Deliveries a minute at most.")
+@click.option(
+    "--per-minute",
+    default=600,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Deliveries a minute at most.",
+)
 @click.option("--max-cost", help="Dollars that each run may cost at most [default: the flow's].")
 @click.option(
     "--debounce",

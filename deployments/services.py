@@ -31,6 +31,12 @@ NAME = f"nightshift@{platform.node()}"
 DEPLOY_SECONDS = 400
 
 
+def online_workers() -> list[str]:
+    """Names of those that take runs of the pool, on any machine. Raises OSError."""
+    workers = prefect_server.ask(f"work_pools/{POOL}/workers/filter", {})
+    return [one["name"] for one in workers if one["status"] == "ONLINE"]
+
+
 class Worker:
     """A Prefect worker of the work pool `local`: runs the flows of deployments on this machine."""
 
@@ -56,11 +62,9 @@ class Worker:
 
     def address(self) -> dict[str, str] | None:
         try:
-            workers = prefect_server.ask(f"work_pools/{POOL}/workers/filter", {})
+            return {"pool": POOL} if NAME in online_workers() else None
         except OSError:
             return None
-        online = [one["name"] for one in workers if one["status"] == "ONLINE"]
-        return {"pool": POOL} if NAME in online else None
 
 
 class Bridge:

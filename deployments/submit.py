@@ -196,5 +196,4 @@ def failure(state: str, message: str, url: str) -> NightshiftError:
     if raised and isinstance(kind, type) and issubclass(kind, NightshiftError):
         what, _, remedy = raised[2].partition(REMEDY_MARK)
         return kind(what, remedy)
-    again = "Submit it again: it goes on where it ended. " if state == "CRASHED" else ""
-    return JobFailed(f"the run ended as {state}: {message}", f"{again}Its log: {url}")
+    return JobFailed(f"the run ended as {state}: {message}", f"Its log: {url}")

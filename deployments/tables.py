@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import click
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -255,25 +256,26 @@ def promote(model: str, version: str, as_json: bool) -> None:
             f"there is no version {version!r} of {model!r}", "`nightshift models list` shows them."
         )
     registry.promote(model, version)
-    _serve_champion(model, as_json)
+    _serve(model, "champion")
+    show_models(model, as_json)
 
 
 def rollback(model: str, as_json: bool) -> None:
     """Move the champion alias back, and serve that version."""
+    _serve(model, "previous")  # first: if it fails, the same command can be given again
     registry.rollback(model)
-    _serve_champion(model, as_json)
-
-
-def _serve_champion(model: str, as_json: bool) -> None:
-    champion = registry.by_alias(model, "champion")
-    assert champion is not None
-    if champion.sha256:
-        said = f"Version {champion.version} is served in {own_target().deploy(champion)}."
-    else:
-        said = f"{champion.uri} is no stored artefact: what is served stays as it is."
     show_models(model, as_json)
-    if not as_json:
-        console.print(said, soft_wrap=True)
+
+
+def _serve(model: str, alias: str) -> None:
+    version = registry.by_alias(model, alias)
+    if version is None:
+        return
+    if version.sha256:
+        own_target().deploy(version)
+    else:
+        said = f"! {version.uri} is no stored artefact: what is served stays as it is."
+        click.secho(said, fg="yellow", err=True)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -31,7 +31,8 @@ ON CONFLICT (key) DO NOTHING
 """
 SELECT = """
 SELECT f.kind, f.value, f.correction, f.author AS "user", f.simulated, i.prompt, i.completion,
-    i.columns, coalesce(i.columns ->> 'group', '') AS "group", a.completion AS against
+    i.columns - 'group' AS columns, coalesce(i.columns ->> 'group', '') AS "group",
+    a.completion AS against
 FROM feedback f
 JOIN interactions i ON i.id = f.interaction_id
 LEFT JOIN interactions a ON a.id = f.against
@@ -91,7 +92,8 @@ def add_with_answers(pool: Pool, model: str, rows: Iterable[dict[str, Any]]) -> 
     def answer(row: dict[str, Any], completion: str) -> str:
         columns = row["columns"] | ({"group": row["group"]} if row["group"] else {})
         found = experience.answered(model, row["prompt"], completion, columns)
-        return answers.setdefault(found["key"], found)["key"]
+        answers[found["key"]] = found
+        return found["key"]
 
     for row in rows:
         left = {
@@ -104,6 +106,8 @@ def add_with_answers(pool: Pool, model: str, rows: Iterable[dict[str, Any]]) -> 
         stored.append({**left, "key": f"import/{key}/{seen[key]}"})
         seen[key] += 1
     with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        # one import at a time: two with the same lines would wait for each other otherwise
+        cursor.execute("LOCK TABLE feedback IN SHARE ROW EXCLUSIVE MODE")
         cursor.executemany(experience.INSERT_ANSWERED, list(answers.values()))
         cursor.executemany(INSERT_WITH_ANSWER, stored)
         return cursor.rowcount

@@ -78,6 +78,16 @@ def begun_by_flow_runs(pool: Pool) -> list[dict[str, Any]]:
         ).fetchall()
 
 
+def others_that_pinned(pool: Pool, run: Run, name: str, value: dict[str, Any]) -> list[str]:
+    """Ids of other begun runs that have pinned a `name` that holds `value`."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT id FROM runs WHERE state = 'begun' AND id <> %s AND pinned -> %s @> %s",
+            [run.id, name, Jsonb(value)],
+        ).fetchall()
+    return [row["id"] for row in rows]
+
+
 def pin(pool: Pool, run: Run, name: str, value: Any) -> Any:
     """Fix `name` for this run: the first value that was pinned, in whichever process."""
     with pool.connection() as connection:

@@ -39,8 +39,9 @@ log = logging.getLogger("nightshift")
 
 PENDING = timedelta(minutes=10)
 """A process that has not begun after this will not: it takes seconds."""
-TRIED = timedelta(hours=1)
-"""For how long after its time a flow run that crashed before it began is begun anew."""
+RECENT = timedelta(hours=1)
+"""For how long after its time a flow run that crashed before it began is begun anew, once."""
+ANEW = "Its process ended before it began, as it does where the server is away."
 _attended: list[IO[str]] = []
 
 
@@ -131,16 +132,18 @@ def _crashed_unbegun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
         expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
-            {"after_": datetime.now(UTC) - TRIED}
+            {"after_": datetime.now(UTC) - RECENT}
         ),
     )
     ours = FlowFilter(name=FlowFilterName(any_=flow_names()))
     for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
-        if one.work_pool_name == POOL and one.run_count == 0:
-            told.append(f"flow run {one.name}: it crashed before it began; it is scheduled anew")
-            if not dry_run:
-                said = "Its process ended before it began, as it does where the server is away."
-                client.set_flow_run_state(one.id, Scheduled(message=said))
+        if one.work_pool_name != POOL or one.run_count:
+            continue
+        if ANEW in [state.message for state in client.read_flow_run_states(one.id)]:
+            continue
+        told.append(f"flow run {one.name}: it crashed before it began; it is scheduled anew")
+        if not dry_run:
+            client.set_flow_run_state(one.id, Scheduled(message=ANEW))
     return told
 
 

@@ -21,15 +21,15 @@ def leave(pool: Pool, model: str, rows: Sequence[Left]) -> int:
     Each time that the model's feedback passes a multiple of NIGHTSHIFT_FEEDBACK_THRESHOLD, the
     event `feedback.threshold-reached` of the resource `nightshift.model.<model>` is emitted.
     """
-    return _told(pool, model, feedback.add(pool, rows))
+    return _announced(pool, model, feedback.add(pool, rows))
 
 
 def take_in(pool: Pool, model: str, rows: Sequence[Feedback]) -> int:
     """As `leave`, with the answers that are not stored yet; what is known already is not new."""
-    return _told(pool, model, feedback.add_with_answers(pool, model, map(dict, rows)))
+    return _announced(pool, model, feedback.add_with_answers(pool, model, map(dict, rows)))
 
 
-def _told(pool: Pool, model: str, new: int) -> int:
+def _announced(pool: Pool, model: str, new: int) -> int:
     threshold = settings().feedback_threshold
     total = feedback.count(pool, model, ALWAYS, datetime.now(UTC))
     if total // threshold > (total - new) // threshold:

@@ -10,13 +10,13 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra import experience, objects, registry, runs, verdicts
+from infra import experience, ledger, objects, registry, runs, verdicts
 from infra.errors import InputError
 from infra.registry import ModelVersion
 from infra.serving.target import own_target
 from infra.settings import REPOSITORY, settings
 from infra.verdicts import Verdict
-from jobs.contract import Artifact, JobResult, Resources
+from jobs.contract import LARGEST_SEED, Artifact, JobResult, Resources
 from jobs.design.config import BaseModelConfig
 from jobs.ppo.config import EvaluateConfig, PPOConfig, PreflightConfig, SampleConfig
 from tasks import announce, plan
@@ -30,6 +30,7 @@ from tasks.inputs import (
     store_reward,
 )
 from tasks.ppo_parameters import NightlyPPOParameters, PolicyParameters
+from tasks.reconcile import is_dead
 from tasks.run import Work
 
 DESIGN = "design"
@@ -119,9 +120,12 @@ def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
     parameters: NightlyPPOParameters = work.parameters
     base = inputs.base.uri if inputs.base else parameters.model
     champion = registry.by_alias(parameters.name, "champion")
-    other = champion and champion.base != base and not _same_content(champion.base, inputs.base)
-    untouched = all(known.flow_run == BASE for known in registry.versions(parameters.name))
-    if champion is None or (other and untouched):
+    stands_elsewhere = (
+        champion is not None
+        and champion.base != base
+        and not _same_content(champion.base, inputs.base)
+    )
+    if champion is None or (stands_elsewhere and _is_untouched(work)):
         sha256 = inputs.base.sha256 if inputs.base else ""
         first = ModelVersion(
             model=parameters.name, version="", uri=base, sha256=sha256, base=base, flow_run=""
@@ -131,13 +135,25 @@ def current_champion(work: Work, inputs: Inputs) -> ModelVersion:
             work.pool, work.run, champion.model, champion.version, "none", first_version()
         )
         registry.promote(champion.model, champion.version)
-    elif other:
+    elif stands_elsewhere:
         raise InputError(
             f"--model: the champion of {parameters.name!r} stands on {champion.base}",
             "Give the model that it stands on, or another --name for a new line of versions.",
         )
     pinned = runs.pin(work.pool, work.run, "champion", champion.model_dump(exclude={"aliases"}))
     return ModelVersion.model_validate(pinned)
+
+
+def _is_untouched(work: Work) -> bool:
+    """Whether nothing was trained of this name, and no other run trains it or has paid for that."""
+    name = work.parameters.name
+    if any(known.flow_run != BASE for known in registry.versions(name)):
+        return False
+    for other in runs.others_that_pinned(work.pool, work.run, "champion", {"model": name}):
+        with is_dead(other, work.run.id) as dead:
+            if not dead or ledger.charged(work.pool, f"run:{other}"):
+                return False
+    return True
 
 
 def _same_content(uri: str, base: Artifact | None) -> bool:
@@ -364,4 +380,4 @@ def _champion_input(champion: ModelVersion) -> dict[str, str]:
 
 def _seed(work: Work, champion: ModelVersion) -> int:
     """Another seed each night, the same for a resumed one."""
-    return (work.parameters.seed + int(champion.version) - 1) % 2**32
+    return (work.parameters.seed + int(champion.version) - 1) % (LARGEST_SEED + 1)

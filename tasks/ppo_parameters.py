@@ -53,8 +53,8 @@ class PolicyParameters(BaseModel):
     @property
     def answer_tokens(self) -> int:
         """Tokens of an answer at most."""
-        most = DESIGN_TOKENS if self.model == "design" else self.max_new_tokens
-        return min(self.max_new_tokens, most)
+        own = self.model == "design"
+        return min(self.max_new_tokens, DESIGN_TOKENS) if own else self.max_new_tokens
 
 
 class NightlyPPOParameters(PolicyParameters, RunParameters):

@@ -94,7 +94,7 @@ class SurrogateParameters(ObservationParameters):
     weather: Place | None = Field(
         default=None,
         title="Weather",
-        description="EPW file that is added to the made-up climates.",
+        description="EPW file that a part of the designs is simulated and trained in.",
     )
     retrain: Literal["always", "needed"] = Field(
         default="always",

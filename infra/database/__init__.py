@@ -6,7 +6,6 @@ One server holds three databases: ours, `prefect` and `mlflow`.
 import atexit
 import fcntl
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -183,7 +182,7 @@ def exclusive(what: str) -> Iterator[None]:
         f"another process is running {what}",
         "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
     )
-    file = settings().home / "locks" / f"{what.replace(os.sep, '-')}.lock"
+    file = settings().home / "locks" / f"{quote(what, safe=' ')}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as held, psycopg.connect(url(), autocommit=True) as connection:
         try:

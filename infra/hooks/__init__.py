@@ -31,7 +31,7 @@ class Hook(BaseModel):
     form: Form = "standard"
     flows: list[str] = Field(min_length=1)
     mapping: dict[str, str] = {}
-    per_minute: int = Field(default=600, gt=0, le=1_000_000)
+    per_minute: int = Field(default=600, gt=0)
     max_cost: Decimal | None = Field(default=None, ge=0, max_digits=12, decimal_places=4)
     debounce: timedelta = Field(default=timedelta(0), ge=timedelta(0))
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -97,6 +97,10 @@ OBSERVED = (
 """What is measured hour by hour in a real building."""
 
 
+GIVEN = 999_999
+"""Number of the climate of the user's own weather, which is trained on and not judged on."""
+
+
 class SimulateConfig(BaseModel):
     """Designs to simulate: how many, over how many climates."""
 

@@ -15,7 +15,7 @@ import pandas as pd
 from infra.errors import InputError
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate.climate import describe_weather
-from jobs.surrogate.config import DESIGN, SimulateConfig
+from jobs.surrogate.config import DESIGN, GIVEN, SimulateConfig
 from jobs.surrogate.designs import build, northern, results, sample, sample_climates
 from jobs.surrogate.physics import Loads, simulate
 from jobs.surrogate.weather import read_epw
@@ -23,6 +23,8 @@ from jobs.surrogate.weather import read_epw
 WARMUP_DAYS = 15
 LARGEST_IMBALANCE = 1e-3
 """Of the energy turned over in any hour."""
+MADE_FOR_ONE_GIVEN = 16
+"""Of climates: so one design in 17 stands in the user's own weather."""
 SAVED_EVERY = 32
 """Climates between two checkpoints."""
 
@@ -31,7 +33,8 @@ def program(job: Job[SimulateConfig]) -> Outcome:
     config = job.config
     climates = sample_climates(config.climates, config.seed)
     if "weather" in job.spec.inputs:
-        climates.append(partial(read_epw, job.input("weather")))
+        given = partial(read_epw, job.input("weather"))
+        climates += [given] * max(1, config.climates // MADE_FOR_ONE_GIVEN)
     designs = shuffled_designs(config.designs, config.seed)
     parts, worst, first = [], 0.0, 0  # the worst of this attempt: each climate is checked at once
     if (saved := job.latest_checkpoint()) is not None:
@@ -49,7 +52,8 @@ def program(job: Job[SimulateConfig]) -> Outcome:
                 WARMUP_DAYS,
             )
             worst = max(worst, checked_imbalance(loads))
-            described = northern(chosen.assign(**describe_weather(weather), climate=number))
+            climate = number if number < config.climates else GIVEN
+            described = northern(chosen.assign(**describe_weather(weather), climate=climate))
             parts.append(pd.concat([described, results(chosen, loads)], axis=1))
         done = number + 1
         job.progress(done, len(climates))

@@ -247,8 +247,10 @@ def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: U
     later = {"scheduled_time": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     waiting = {"state": {"type": "SCHEDULED", "state_details": later}}
     early = api(served, "POST", path, waiting | {"name": "without a server"}).json()
-    crashed = {"state": {"type": "CRASHED"}, "force": True}
-    api(served, "POST", f"flow_runs/{early['id']}/set_state", crashed)
+    begun = api(served, "POST", path, waiting | {"name": "had begun"}).json()
+    for run, kind in ((begun, "RUNNING"), (begun, "CRASHED"), (early, "CRASHED")):
+        state_of = {"state": {"type": kind}, "force": True}
+        api(served, "POST", f"flow_runs/{run['id']}/set_state", state_of)
     here = {"flow_id": deployment["flow_id"], "tags": ["run"], **pending, "name": "killed here"}
     killed = api(served, "POST", "flow_runs/", here).json()
     strange = api(served, "POST", "flow_runs/", here | {"tags": [], "name": "strange"}).json()
@@ -266,6 +268,12 @@ def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: U
     while {state(left), state(early)} != {"COMPLETED"}:
         assert time.monotonic() < deadline, (state(left), state(early))
         time.sleep(0.3)
+    assert state(begun) == "CRASHED"
+    api(served, "POST", f"flow_runs/{early['id']}/set_state", state_of)
+    swept = subprocess.run(
+        [sys.executable, "-c", SWEEP], env=environment, check=True, capture_output=True, timeout=60
+    )
+    assert b"without a server" not in swept.stdout and state(early) == "CRASHED"
 
 
 def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:

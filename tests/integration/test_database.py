@@ -168,7 +168,7 @@ def test_the_right_to_a_run_outlives_a_restart_of_the_server(database: db.Pool) 
     with db.exclusive("nightly-ppo"):
         with database.connection() as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE application_name = 'nightshift lock' AND datname = current_database()"
             )
         with pytest.raises(AlreadyRunning), db.exclusive("nightly-ppo"):

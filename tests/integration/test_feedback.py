@@ -111,6 +111,7 @@ def take(
 ) -> Callable[..., dict[str, Any]]:
     """take(lines, *options) → what `feedback import` told of a file of these lines."""
     monkeypatch.setattr(prefect_server, "ensure", lambda: "")
+    monkeypatch.setattr(prefect_server, "ask", lambda _path: True)
 
     def run(lines: list[Any], *options: str) -> dict[str, Any]:
         path = tmp_path / "feedback.jsonl.gz"
@@ -146,6 +147,7 @@ def test_a_file_brings_its_answers_along(take, database: db.Pool, tmp_path: Path
     assert rows[4].against == "short"
     assert (rows[5].prompt, rows[5].correction) == ("a b\ufffdlt", "bo\ufffdlt")
     assert rows[5].simulated and rows[5].columns == {"weight": [1, None]}
+    assert all("group" not in row.columns for row in rows) and any(row.group for row in rows)
     night = runs.begin(database, "nightly-ppo", {"night": 1})
     assert experience.count_usable(database, night, "mine", ["unknown"], LONG_AGO) == 0
 

@@ -15,7 +15,7 @@ from deployments import tables
 from deployments.cli import cli
 from infra import jobs, ledger, objects, registry, runs, verdicts
 from infra.database import Pool
-from infra.errors import BudgetExceeded, GateError, InputError, JobFailed, JobStopped
+from infra.errors import BudgetExceeded, GateError, InputError, JobFailed, JobStopped, StorageFull
 from infra.registry import ModelVersion
 from tasks import launch
 from tasks.gate import first_version
@@ -224,10 +224,16 @@ def test_models_are_listed_promoted_served_and_rolled_back(database: Pool, home:
         say("models", "rollback", "tabled")
     for number in ("1", "2"):
         verdicts.save(database, run, "tabled", number, "none", first_version())
-    assert "Version 1 is served in" in say("models", "promote", "tabled", "1")
+    assert "champion" in say("models", "promote", "tabled", "1") and served.read_text() == "1"
     told = tell("models", "promote", "tabled", "2")
     assert [version["aliases"] for version in told] == [["champion"], ["previous"]]
     assert served.read_text() == "2"
+    (home / "serving").rename(home / "kept")
+    (home / "serving").touch()
+    with pytest.raises(StorageFull):
+        say("models", "rollback", "tabled")
+    (home / "serving").unlink()
+    (home / "kept").rename(home / "serving")
     told = tell("models", "rollback", "tabled")
     assert [version["aliases"] for version in told] == [["previous"], ["champion"]]
     assert served.read_text() == "1"

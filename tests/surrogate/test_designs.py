@@ -1,6 +1,7 @@
 """Designs and climates: drawn over their ranges, and bad tables refused with the place."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,16 @@ import pytest
 
 from infra.errors import InputError
 from jobs.surrogate.climate import describe_weather, make_climate
-from jobs.surrogate.config import CLIMATE, DEGREE_DAYS, DESIGN, INPUTS, WEATHER
+from jobs.surrogate.config import (
+    CLIMATE,
+    DEGREE_DAYS,
+    DESIGN,
+    GIVEN,
+    INPUTS,
+    WEATHER,
+    SimulateConfig,
+)
+from jobs.surrogate.data import CLIMATES_A_GENERATION, from_simulation
 from jobs.surrogate.designs import (
     build,
     check_designs,
@@ -22,7 +32,8 @@ from jobs.surrogate.designs import (
     sample_climates,
 )
 from jobs.surrogate.physics import simulate
-from jobs.surrogate.simulate import shuffled_designs
+from jobs.surrogate.simulate import program, shuffled_designs
+from tests.epw import lines
 from tests.surrogate.houses import make_weather
 
 
@@ -272,3 +283,14 @@ def test_a_broken_line_is_named() -> None:
     with pytest.raises(InputError, match="standard input, line 3 is no JSON object"):
         read_lines('{"width": 1}\n\n[1, 2]\n', "standard input")
     assert read_lines('{"width": 1}\n\n', "standard input")["width"].tolist() == [1]
+
+
+def test_designs_in_the_users_weather_are_trained_on(run_job, tmp_path: Path) -> None:
+    epw = tmp_path / "town.epw"
+    epw.write_text("\n".join(lines()))
+    config = {"designs": 36, "climates": 32, "seed": 1}
+    _, outcome = run_job(program, SimulateConfig, "surrogate.simulate", config, weather=epw)
+    table = from_simulation(outcome.artifacts["simulated"], 2, 1)
+    there = table["climate"] == 2 * CLIMATES_A_GENERATION + GIVEN
+    assert there.sum() == 2 and set(table.loc[there, "part"]) == {"train"}
+    assert table.loc[~there, "part"].value_counts().to_dict()["held_out"] >= 6
