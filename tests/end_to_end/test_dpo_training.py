@@ -162,7 +162,7 @@ def test_a_simulation_that_would_be_of_no_use_is_refused(user, training) -> None
         (None, {"--scrub": "json:no_such"}, "--scrub", 7),
         (None, {"--success": "json:no_such"}, "--success", 7),
         (None, {"--feedback-since": "yesterday"}, "--feedback-since", 2),
-        (None, {"--micro-batch": "5"}, "micro_batch", 2),
+        (None, {"--micro-batch": "5"}, "--micro-batch", 2),
         (None, {"--simulate": "8"}, "--simulate", 2),
         (
             [{"prompt": [{"role": "user", "content": f"{n}"}], "chosen": "a", "rejected": "b"}
