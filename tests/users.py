@@ -83,13 +83,15 @@ class User:
         assert code == 0, out + err
         return json.loads(out)
 
-    def processes(self) -> list[psutil.Process]:
-        """Everything that runs for this home folder."""
+    def processes(self, named: str = "") -> list[psutil.Process]:
+        """What runs for this home folder and has `named` in its command."""
         found = []
         for process in psutil.process_iter():
             try:
-                mine = str(self.home) in " ".join(process.cmdline()) or (
-                    process.environ().get("NIGHTSHIFT_HOME") == str(self.home)
+                command = " ".join(process.cmdline())
+                mine = named in command and (
+                    str(self.home) in command
+                    or process.environ().get("NIGHTSHIFT_HOME") == str(self.home)
                 )
                 if mine and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
                     found.append(process)
@@ -97,9 +99,9 @@ class User:
                 continue
         return found
 
-    def wait_until_nothing_runs(self, seconds: float = 30) -> None:
+    def wait_until_nothing_runs(self, named: str = "", seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
-        while left := self.processes():
+        while left := self.processes(named):
             assert time.monotonic() < deadline, [p.cmdline() for p in left if p.is_running()]
             time.sleep(0.1)
 

@@ -34,6 +34,7 @@ def kept_up(user) -> Iterator[None]:
     try:
         yield
     finally:
+        user.wait_until_nothing_runs("prefect.engine")  # cost-guard sweeps every five minutes
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     user.wait_until_nothing_runs()

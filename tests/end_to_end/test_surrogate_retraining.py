@@ -88,7 +88,7 @@ def test_a_killed_first_training_goes_on_and_the_second_learns_from_measurements
         code, _, err = user.run("predict", "surrogate", "--name", "mine", "--input", "x.csv")
         assert code == 2 and "has no champion" in err
 
-        long = [*RETRAINING, "--epochs", "1500"]
+        long = [*RETRAINING, "--epochs", "500"]
         process = user.start(*long)
         deadline = time.monotonic() + 240
         while not list((user.home / "jobs").glob("*-train-*/checkpoints/step-*")):
