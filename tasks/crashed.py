@@ -107,10 +107,7 @@ def _unattended(client: SyncPrefectClient, dry_run: bool) -> list[str]:
 def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     """Flow runs that are `Pending` for long: the worker takes its own once more."""
     told = []
-    pending = FlowRunFilterStateType(any_=[StateType.PENDING])
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=pending))
-    ours = FlowFilter(name=FlowFilterName(any_=flow_names()))  # others' may be there, too
-    for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
+    for one in _ours(client, StateType.PENDING):
         if not one.state or datetime.now(UTC) - one.state.timestamp < PENDING:
             continue
         if one.work_pool_name == POOL:
@@ -129,14 +126,9 @@ def _never_begun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
 def _crashed_unbegun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
     """Flow runs for our worker that crashed before they were `Running`: nothing has been done."""
     told = []
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
-        expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
-            {"after_": datetime.now(UTC) - RECENT}
-        ),
-    )
-    ours = FlowFilter(name=FlowFilterName(any_=flow_names()))
-    for one in client.read_flow_runs(flow_filter=ours, flow_run_filter=wanted, limit=200):
+    since = {"after_": datetime.now(UTC) - RECENT}
+    recent = FlowRunFilterExpectedStartTime.model_validate(since)
+    for one in _ours(client, StateType.CRASHED, expected_start_time=recent):
         if one.work_pool_name != POOL or one.run_count:
             continue
         if ANEW in [state.message for state in client.read_flow_run_states(one.id)]:
@@ -145,6 +137,16 @@ def _crashed_unbegun(client: SyncPrefectClient, dry_run: bool) -> list[str]:
         if not dry_run:
             client.set_flow_run_state(one.id, Scheduled(message=ANEW))
     return told
+
+
+def _ours(client: SyncPrefectClient, kind: StateType, **wanted: Any) -> list[FlowRun]:
+    """Runs of our flows in a kind of state: others' may be on the server, too."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind]))
+    return client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=flow_names())),
+        flow_run_filter=FlowRunFilter(state=state, **wanted),
+        limit=200,
+    )
 
 
 def _running(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:

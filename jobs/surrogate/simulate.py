@@ -6,7 +6,6 @@ Input: optionally `weather`, an EPW file that is added to the climates. Artifact
 Parquet file with config.INPUTS, config.TARGETS and the number of the climate. Resumes.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,8 @@ def program(job: Job[SimulateConfig]) -> Outcome:
     config = job.config
     climates = sample_climates(config.climates, config.seed)
     if "weather" in job.spec.inputs:
-        given = partial(read_epw, job.input("weather"))
-        climates += [given] * max(1, config.climates // MADE_FOR_ONE_GIVEN)
+        given = read_epw(job.input("weather"))
+        climates += [lambda: given] * max(1, config.climates // MADE_FOR_ONE_GIVEN)
     designs = shuffled_designs(config.designs, config.seed)
     parts, worst, first = [], 0.0, 0  # the worst of this attempt: each climate is checked at once
     if (saved := job.latest_checkpoint()) is not None:
