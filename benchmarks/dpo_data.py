@@ -51,7 +51,8 @@ def main() -> None:
         card = json.loads((folder / "scratch" / "dataset" / "card.json").read_text())
     print(f"{options.pairs:,} pairs: {seconds:.0f} s, {cpu:.0f} CPU s, {memory:.2f} GiB at most")
     for what, count in planted.items():
-        found = sum(card["left_out"][name] for name in FOUND_AS[what])
+        counts = card["left_out"] | card["conflicts"]
+        found = sum(counts[name] for name in FOUND_AS[what])
         print(f"{what:20} {count:>10,} planted {found:>10,} found")
     figures = {"pairs": options.pairs, "seconds": seconds, "cpu_seconds": cpu, "gib": memory}
     print(json.dumps({**figures, "planted": planted, "left_out": card["left_out"]}))
@@ -60,7 +61,7 @@ def main() -> None:
 FOUND_AS = {
     "exact duplicates": ["exact duplicates"],
     "near duplicates": ["near duplicates"],
-    "conflicts": ["conflicts resolved", "conflicts dropped"],
+    "conflicts": ["resolved", "dropped"],
 }
 
 

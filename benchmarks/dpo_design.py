@@ -32,9 +32,9 @@ from jobs.design.requests import Row, rows
 from jobs.design.reward import reward, success
 from jobs.dpo import build, evaluate, train
 from jobs.dpo.config import BuildConfig, DPOConfig, PairEvaluateConfig
-from jobs.ppo import sample
-from jobs.ppo.config import SampleConfig
-from jobs.ppo.data import Trajectory, read_trajectories
+from jobs.policy import sample
+from jobs.policy.config import SampleConfig
+from jobs.policy.data import Trajectory, read_trajectories
 from jobs.runtime import Job
 
 REWARD = "jobs.design.reward:reward"

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 
 if TYPE_CHECKING:
-    from jobs.contract import Progress
+    from infra.contract import Progress
 
 CONFIG = {
     "epochs": 9,
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
-        bare(options)
+        print(json.dumps(bare_steps(options.base, options.dataset, options.steps)))
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     found: dict[str, list[Run]] = {"bare": [], "job": []}
@@ -106,12 +106,14 @@ def run_bare(python: Path, options: argparse.Namespace) -> Run:
 
 def run_as_job(number: int, options: argparse.Namespace) -> Run:
     """The job, from the reservation to the stored and settled result."""
-    from infra import database, runs
+    from infra import database
+    from infra.contract import JobSpec
     from infra.objects import put
+    from infra.records import runs
     from infra.settings import settings
-    from jobs.contract import JobSpec
-    from tasks.launch import launchers, run_job
-    from tasks.purse import Purse, fill
+    from tasks.runs.launch import run_job
+    from tasks.runs.offers import launchers
+    from tasks.runs.purse import Purse, fill
 
     pool = database.pool()
     run = runs.begin(pool, "benchmark", {"round": number})
@@ -147,9 +149,8 @@ def run_as_job(number: int, options: argparse.Namespace) -> Run:
     return Run(seconds, rate, statistics.linear_regression(*zip(*seen, strict=True)).slope)
 
 
-def bare(options: argparse.Namespace) -> None:
-    """The script as one writes it for TRL alone; the last line is steps a second and CPU seconds
-    for a step."""
+def bare_steps(base: Path, dataset: Path, count: int) -> tuple[float, float]:
+    """The script as one writes it for TRL alone; steps a second and CPU seconds for a step."""
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import (
@@ -170,10 +171,10 @@ def bare(options: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         set_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(options.base)
-        model = AutoModelForCausalLM.from_pretrained(options.base)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base)
         pairs: Any = load_dataset(
-            "parquet", data_files=str(options.dataset / "train.parquet"), cache_dir=place
+            "parquet", data_files=str(dataset / "train.parquet"), cache_dir=place
         )
         trainer = DPOTrainer(
             model=model,
@@ -181,7 +182,7 @@ def bare(options: argparse.Namespace) -> None:
                 output_dir=place,
                 seed=CONFIG["seed"],
                 per_device_train_batch_size=CONFIG["micro_batch"],
-                max_steps=options.steps,
+                max_steps=count,
                 learning_rate=0.128 / model.config.hidden_size,
                 warmup_steps=0.1,
                 max_length=CONFIG["max_tokens"],
@@ -207,7 +208,7 @@ def bare(options: argparse.Namespace) -> None:
         trainer.save_model()
     steps = len(times) - 1
     seconds, cpu = (last - first for first, last in zip(times[0], times[-1], strict=True))
-    print(json.dumps([steps / seconds, cpu / steps]))
+    return steps / seconds, cpu / steps
 
 
 if __name__ == "__main__":

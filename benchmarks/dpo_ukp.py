@@ -21,11 +21,10 @@ import numpy as np
 from infra.objects import put
 from jobs.dpo import build, train
 from jobs.dpo.config import BuildConfig, DPOConfig, PairEvaluateConfig
-from jobs.dpo.evaluate import log_probabilities
-from jobs.dpo.pairs import fitting, load
-from jobs.ppo.policy import load_base, load_candidate
+from jobs.dpo.pairs import fitting, load, log_probabilities
+from jobs.policy.model import load_base, load_candidate
 from jobs.runtime import Job
-from tests.train.stories import write_stories
+from tests.jobs.train.stories import write_stories
 
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """97.5 % points of Student's t, by the number of seeds."""

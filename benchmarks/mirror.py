@@ -25,8 +25,8 @@ import psutil
 
 from infra.compute.local import LocalLauncher
 from infra.compute.node import Order, run
-from jobs.contract import JobSpec
-from tests.integration.s3_server import moto_server
+from infra.contract import JobSpec
+from tests.helpers.s3_server import moto_server
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def measure(place: Path, key: str, how: str, options: argparse.Namespace) -> flo
             package="tests.programs",
             sync_seconds=2,
             checkpoint_seconds=2,
+            checkpoint_key="of the benchmark",
         )
         assert run(order, place) == 0
     else:

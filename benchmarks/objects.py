@@ -1,63 +1,34 @@
-"""How fast artefacts are stored and fetched, beside plain tools on the same data in the same run.
+"""How fast artefacts are stored and fetched, beside plain tools on the same data.
 
-    python -m benchmarks.objects [--gib 1] [--files 2000] [--rounds 3]
-
-One large file and many files of 1 to 8 KiB; `file://` beside `cp -r` (no checksum, nothing
-flushed) and beside `cp`, `sync`, `sha256sum` (what put and get promise); `s3://` on a moto server
-of its own beside boto3's upload_file and download_file, one call after the other. moto copies the
-whole object for each range it is asked for, so its large downloads are slow for everybody.
-Needs four times the large file on the disk below --scratch. Medians and ranges of wall seconds.
+One file of 32 MiB and 200 of 1 to 8 KiB, together, on the disk of the temporary folder. `cp -r`,
+`sync` and `sha256sum` do what put and get promise. `benchmarks.objects_s3` has S3.
 """
 
-import argparse
-import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
-
+from benchmarks.figures import Take, figure, yardstick
 from infra.objects import delete, get, put
-from tests.integration.s3_server import moto_server
 
-Times = dict[tuple[str, str], list[float]]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, default=1, help="size of the large file, GiB")
-    parser.add_argument("--files", type=int, default=2000, help="number of small files")
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions, interleaved")
-    parser.add_argument("--scratch", type=Path, default=None, help="folder to work in")
-    options = parser.parse_args()
-    os.environ |= {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
-    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        scratch = Path(folder)
-        sources = {
-            f"{options.gib:g} GiB file": make_large(scratch / "large", options.gib),
-            f"{options.files} small files": make_small(scratch / "small", options.files),
-        }
-        with moto_server(scratch / "moto.log") as url:
-            os.environ["NIGHTSHIFT_S3_ENDPOINT_URL"] = url
-            boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bench")
-            times: Times = defaultdict(list)
-            for _ in range(options.rounds):
-                for name, source in sources.items():
-                    one_round(name, source, scratch, url, times)
-    report(times)
+MIB = 32
+FILES = 200
+COPY = (
+    'cp -r "$1" "$2" && find "$2" -type f -exec sync {} + '
+    '&& find "$1" "$2" -type f -exec sha256sum {} + > /dev/null'
+)
 
 
-def make_large(path: Path, gib: float) -> Path:
+def make_large(path: Path, mib: float) -> Path:
     block = os.urandom(1 << 20)
     with path.open("wb") as stream:
-        for _ in range(int(gib * 1024)):
+        for _ in range(int(mib)):
             stream.write(block)
     return path
 
@@ -70,46 +41,13 @@ def make_small(folder: Path, count: int) -> Path:
     return folder
 
 
-def one_round(name: str, source: Path, scratch: Path, url: str, times: Times) -> None:
-    """Every way once; what one leaves is removed before the next."""
-    copy = scratch / "copy"
-    shell = {
-        "cp -r": 'cp -r "$1" "$2"',
-        "cp -r, sync, sha256sum": 'cp -r "$1" "$2" && find "$2" -type f -exec sync {} + '
-        '&& find "$1" "$2" -type f -exec sha256sum {} + > /dev/null',
-    }
-    for way, command in shell.items():
-        times[name, way].append(seconds(run_shell, command, source, copy))
-        remove(copy)
-    for scheme, root in (("file", (scratch / "objects").as_uri()), ("s3", "s3://bench")):
-        uri = f"{root}/artefact"
-        times[name, f"put {scheme}"].append(seconds(put, source, uri))
-        times[name, f"get {scheme}"].append(seconds(get, uri, copy))
-        delete(uri)
-        remove(copy)
-    client = boto3.client("s3", endpoint_url=url)
-    keys = (
-        {"plain": source} if source.is_file() else {f"plain/{p.name}": p for p in source.iterdir()}
-    )
-    copy.mkdir()
-    times[name, "boto3 upload_file"].append(
-        seconds(lambda: [client.upload_file(str(path), "bench", key) for key, path in keys.items()])
-    )
-    times[name, "boto3 download_file"].append(
-        seconds(
-            lambda: [
-                client.download_file("bench", key, str(copy / path.name))
-                for key, path in keys.items()
-            ]
-        )
-    )
-    for key in keys:
-        client.delete_object(Bucket="bench", Key=key)
-    remove(copy)
-
-
-def run_shell(command: str, *arguments: Path) -> None:
-    subprocess.run(["sh", "-c", command, "sh", *map(str, arguments)], check=True)
+@contextmanager
+def payload() -> Iterator[tuple[Path, Path]]:
+    """A folder of both kinds of files, and a place beside it where copies may lie."""
+    with tempfile.TemporaryDirectory() as name:
+        source = make_small(Path(name) / "source", FILES)
+        make_large(source / "large", MIB)
+        yield source, Path(name) / "copy"
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -126,25 +64,63 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def report(times: Times) -> None:
-    """A table for people, then one line of JSON."""
-    print(f"{'payload':18} {'way':24} {'median s':>9} {'min':>7} {'max':>7}")
-    for (name, way), found in times.items():
-        middle, least, most = statistics.median(found), min(found), max(found)
-        print(f"{name:18} {way:24} {middle:9.2f} {least:7.2f} {most:7.2f}")
-    print(
-        json.dumps(
-            {
-                "benchmark": "objects",
-                "cpus": os.cpu_count(),
-                "seconds": [
-                    {"payload": name, "way": way, "median": statistics.median(found), "all": found}
-                    for (name, way), found in times.items()
-                ],
-            }
-        )
-    )
+def run_shell(command: str, *arguments: Path) -> None:
+    subprocess.run(["sh", "-c", command, "sh", *map(str, arguments)], check=True)
 
 
-if __name__ == "__main__":
-    main()
+@figure("control-plane", "MiB/s", beside="copy_and_checksum")
+def object_put() -> Iterator[Take]:
+    """Store the folder as an artefact."""
+    with payload() as (source, copy):
+        uri = f"{copy.as_uri()}/artefact"
+
+        def take() -> float:
+            took = seconds(put, source, uri)
+            delete(uri)
+            return MIB / took
+
+        yield take
+
+
+@figure("control-plane", "CPU ms", better="less")
+def object_put_cpu() -> Iterator[Take]:
+    """CPU time of storing the folder."""
+    with payload() as (source, copy):
+        uri = f"{copy.as_uri()}/artefact"
+
+        def take() -> float:
+            began = time.process_time()
+            put(source, uri)
+            took = time.process_time() - began
+            delete(uri)
+            return took * 1000
+
+        yield take
+
+
+@figure("control-plane", "MiB/s", beside="copy_and_checksum")
+def object_get() -> Iterator[Take]:
+    """Fetch the artefact, and compare its checksums."""
+    with payload() as (source, copy):
+        uri = f"{copy.as_uri()}/artefact"
+        put(source, uri)
+
+        def take() -> float:
+            took = seconds(get, uri, copy / "fetched")
+            remove(copy / "fetched")
+            return MIB / took
+
+        yield take
+
+
+@yardstick("MiB/s")
+def copy_and_checksum() -> Iterator[Take]:
+    """`cp -r`, `sync` of each file, and `sha256sum` of both."""
+    with payload() as (source, copy):
+
+        def take() -> float:
+            took = seconds(run_shell, COPY, source, copy)
+            remove(copy)
+            return MIB / took
+
+        yield take

@@ -1,11 +1,14 @@
-"""Our PPO beside TRL's GRPO and, where it is installed, TRL 1.12's PPO: episodes a CPU second, and
-CPU seconds to the same held-out reward.
+"""Our PPO beside TRL's GRPO and RLOO and, where it is installed, TRL 1.12's PPO: episodes a CPU
+second, and CPU seconds to the same held-out reward.
 
     python -m benchmarks.ppo_speed --base MODEL --prompts FILE --held-out FILE \\
-        --reward module:function [--trl-1-12 PYTHON]
+        --reward module:function [--max-new-tokens 48 --rollouts 128] [--trl-1-12 PYTHON]
 
-Run it in the job environment `train`. The same model, prompts, lengths, LoRA, rollouts and one
-thread for all, each run in a process of its own, CPU seconds of that process after its imports.
+Run it in the job environment `train`. `benchmarks.demo_nights` leaves bases of the design requests
+in its folder (reward jobs.design.reward:reward), `benchmarks.redteam` the stories (rewards
+benchmarks.redteam_rewards:reward_honest_dialogue and reward_honest_distinct). The same model,
+prompts, lengths, LoRA, rollouts and one thread for all, each run in a process of its own, CPU
+seconds of that process after its imports.
 Held-out rewards are greedy, of every checkpoint, measured afterwards and not counted. TRL 1.12 is
 the last version with a PPO trainer; `--trl-1-12` names the Python of an environment that has it
 (it shares none with 1.16); it saves no checkpoints, so only its speed and its end are compared.
@@ -26,6 +29,7 @@ from typing import Any
 
 from infra.objects import put
 
+ALGORITHMS = ("ppo", "grpo", "rloo")
 SHARE_OF_GAIN = 0.8
 """The reward to be reached: the base's plus this share of what GRPO gains in the end."""
 
@@ -37,10 +41,11 @@ def main() -> None:
         return
     runs: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as place:
-        for name in ("ppo", "grpo", *(["trl-1.12-ppo"] if options.trl_1_12 else [])):
-            for seed in range(options.seeds):
+        for seed in range(options.seeds):
+            for name in (*ALGORITHMS, *(["trl-1.12-ppo"] if options.trl_1_12 else [])):
                 folder = write_job(Path(place) / f"{name}-{seed}", name, seed, options)
                 runs.setdefault(name, []).append(launch(name, folder, options))
+                print(json.dumps({"name": name, "seed": seed, **runs[name][-1]}), flush=True)
     report(runs)
 
 
@@ -52,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reward")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--rollouts", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trl-1-12", metavar="PYTHON")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -69,9 +75,11 @@ def write_job(folder: Path, name: str, seed: int, options: argparse.Namespace) -
             "reward": options.reward,
             "max_new_tokens": options.max_new_tokens,
             "iterations": options.iterations,
-            "algorithm": "grpo" if name == "grpo" else "ppo",
+            "rollouts": options.rollouts,
+            "algorithm": name if name in ALGORITHMS else "ppo",
             "checkpoint_interval": 1,
             "probe_prompts": 1,
+            "patience": options.iterations + 1,
             "seed": seed,
         },
         "inputs": {
@@ -154,10 +162,10 @@ def held_out_reward(job: Any, adapter: Path | None) -> float:
     """Mean greedy reward of the base with an adapter."""
     from peft import PeftModel
 
-    from jobs.ppo.data import read_prompts
-    from jobs.ppo.policy import load_base
-    from jobs.ppo.reward import load_reward
-    from jobs.ppo.rollout import roll_out
+    from jobs.policy.data import read_prompts
+    from jobs.policy.model import load_base
+    from jobs.policy.reward import load_reward
+    from jobs.policy.rollout import roll_out
 
     policy = load_base(job.config, job.input("base"))
     if adapter:

@@ -16,10 +16,11 @@ from transformers import AutoModelForSequenceClassification
 from trl.experimental.ppo import PPOConfig as TrlConfig
 from trl.experimental.ppo import PPOTrainer
 
+from jobs.policy.data import Prompt, read_prompts
+from jobs.policy.model import Policy, load_base
+from jobs.policy.reward import Reward, load_reward
 from jobs.ppo.config import PPOConfig
-from jobs.ppo.data import Prompt, read_prompts
-from jobs.ppo.policy import Policy, learning_rates, load_base
-from jobs.ppo.reward import Reward, load_reward
+from jobs.ppo.policy import learning_rates
 from jobs.runtime import Job
 
 
@@ -68,7 +69,7 @@ def train(job: Job[PPOConfig]) -> tuple[float, list[tuple[float, Path | None]]]:
             num_ppo_epochs=config.epochs,
             num_sample_generations=0,
             response_length=config.max_new_tokens,
-            stop_token="eos",  # noqa: S106
+            stop_token="eos",
             temperature=config.temperature,
             kl_coef=config.kl_coefficient,
             cliprange=config.clip_low,

@@ -16,11 +16,12 @@ from datetime import datetime
 import httpx
 from pydantic import SecretStr
 
-from deployments.services import services
+from deployments.server.services import services
 from infra import database, hooks, keeper
 from infra.errors import InputError
 from infra.hooks import Hook, secrets
-from tests.doors import signed
+from infra.services import prefect_server
+from tests.helpers.doors import signed
 
 ROUNDS = 7
 
@@ -34,8 +35,10 @@ def start(gateway: str, api: str, secret: str) -> dict[str, float]:
     bearer = {"authorization": f"Bearer {secret}"}
     while (run := httpx.get(answer.json()["status"], headers=bearer).json()["flow_run"]) is None:
         time.sleep(0.1)
+    name, _, password = prefect_server.own().password().partition(":")
+    url, asked = f"{api}/flow_run_states/", {"flow_run_id": run}
     while True:
-        states = httpx.get(f"{api}/flow_run_states/", params={"flow_run_id": run}).json()
+        states = httpx.get(url, params=asked, auth=(name, password)).json()
         if states[-1]["type"] == "COMPLETED":
             break
         time.sleep(0.5)
@@ -47,7 +50,7 @@ def start(gateway: str, api: str, secret: str) -> dict[str, float]:
 
 def main() -> None:
     running = services()
-    gateway, api = (keeper.told(running[name]) for name in ("gateway", "Prefect"))
+    gateway, api = (keeper.address(running[name]) for name in ("gateway", "Prefect"))
     secret = secrets.fresh()
     with suppress(InputError):
         fields = {"name": "benchmark", "flows": ["cost-guard"], "per_minute": 600}

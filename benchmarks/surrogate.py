@@ -1,35 +1,97 @@
-"""Designs a second: the surrogate, its bare matrix products, and the simulation it stands for.
+"""Designs a second: the surrogate beside its bare matrix products, the simulation beside a loop.
 
-    PYTHONPATH=. PYTHON -m benchmarks.surrogate --model FOLDER
+    nightshift run benchmarks --suite surrogate
 
-PYTHON is that of the job environment (`python -m infra.compute.environments surrogate`), FOLDER an
-exported surrogate. Rounds alternate, so that load from outside falls on all alike. The bare
-products are MatMuls of the network's shapes alone, in the same library, batches and threads.
+The surrogate is one of the shapes that are trained, exported as one is, with weights drawn at
+random: they take as long. The bare products are MatMuls of the network's shapes alone, in the same
+library, batches and threads.
 """
 
-import argparse
-import json
-import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
+from benchmarks.figures import Take, figure, yardstick
+from jobs.surrogate import export
+from jobs.surrogate.climates import Climates
+from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, WEATHER
 from jobs.surrogate.designs import build, sample, sample_climates
-from jobs.surrogate.export import in_batches
-from jobs.surrogate.physics import simulate
+from jobs.surrogate.network import PREDICTED, Student, encode
 from jobs.surrogate.predict import Surrogate
+from jobs.thermal.physics import simulate
 
 BATCH = 65536
+SEEN = 512
+"""Made-up designs by which the network's inputs are scaled."""
+SIMULATED = 8
 
 
-def bare_products(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The matrix products of `model`, each on an input of its own width, and nothing else."""
+@contextmanager
+def exported() -> Iterator[Path]:
+    """A folder with a surrogate of random weights."""
+    table = sample(DESIGN + WEATHER, SEEN, 0)
+    climates = Climates.fit(table)
+    x = torch.from_numpy(climates.seen(table)[0][list(INPUTS)].to_numpy(np.float32))
+    features = encode(x)[0]
+    scales = {
+        "x_mean": features.mean(1),
+        "x_std": features.std(1) + 1e-6,
+        "y_mean": torch.zeros(PREDICTED),
+        "y_std": torch.ones(PREDICTED),
+    }
+    torch.manual_seed(0)
+    student = Student(scales, torch.ones(len(OUTPUTS)), 1).eval()
+    with torch.no_grad():
+        y = student(x.T)[0].T
+    with tempfile.TemporaryDirectory() as name:
+        export.write(student, x, y + torch.randn_like(y), 0.9, Path(name))
+        climates.save(Path(name))
+        yield Path(name)
+
+
+def designs_a_second(work: Callable[[], object], count: int) -> float:
+    began = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - began)
+
+
+@figure("surrogate", "designs/s", beside="bare_products")
+def surrogate_designs() -> Iterator[Take]:
+    """Predictions for BATCH designs at once."""
+    designs = sample(DESIGN + WEATHER, BATCH, 0)[list(INPUTS)]
+    with exported() as folder:
+        surrogate = Surrogate(folder)
+        yield lambda: designs_a_second(lambda: surrogate(designs), BATCH)
+
+
+@yardstick("designs/s")
+def bare_products() -> Iterator[Take]:
+    """The matrix products of the same network, each on an input of its own width."""
+    with exported() as folder:
+        products = session_of_products(onnx.load(folder / "fp32.onnx"))
+    feeds = {
+        given.name: np.random.default_rng(0).random((BATCH, given.shape[1]), np.float32)
+        for given in products.get_inputs()
+    }
+
+    def multiply() -> object:
+        return export.in_batches(
+            lambda rows: products.run(None, {name: x[rows] for name, x in feeds.items()}), BATCH
+        )
+
+    yield lambda: designs_a_second(multiply, BATCH)
+
+
+def session_of_products(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """The matrix products of `model` and nothing else."""
     nodes, inputs, outputs, weights = [], {}, [], []
     initial = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
     for number, node in enumerate(n for n in model.graph.node if n.op_type in ("Gemm", "MatMul")):
@@ -51,73 +113,24 @@ def bare_products(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+@figure("surrogate", "designs/s", beside="simulated_one_by_one")
+def simulated_designs() -> Iterator[Take]:
+    """Yearly simulations of SIMULATED designs at once."""
+    buildings, weather = simulation()
+    yield lambda: designs_a_second(lambda: simulate(buildings, weather, 1), SIMULATED)
 
 
-def cpu_microseconds(work: Callable[[], object]) -> float:
-    """CPU time of all threads for each of BATCH designs: what other load disturbs least."""
-    began = time.process_time()
-    work()
-    return (time.process_time() - began) / BATCH * 1e6
+@yardstick("designs/s")
+def simulated_one_by_one() -> Iterator[Take]:
+    """Two of the same, one after the other."""
+    buildings, weather = simulation()
+    yield lambda: designs_a_second(lambda: [simulate([b], weather, 1) for b in buildings[:2]], 2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--simulated", type=int, default=64, help="Designs for the simulation.")
-    arguments = parser.parse_args()
-    surrogate = Surrogate(arguments.model)
-    products = bare_products(onnx.load(arguments.model / "fp32.onnx"))
-    designs = sample(DESIGN + WEATHER, BATCH, 0)[list(INPUTS)]
-    feeds = {
-        given.name: np.random.default_rng(0).random((BATCH, given.shape[1]), np.float32)
-        for given in products.get_inputs()
-    }
+def simulation() -> tuple[list, object]:
+    """Buildings, and a made-up climate."""
     weather = sample_climates(1, 0)[0]()
-    buildings = [build(row) for row in designs.head(arguments.simulated).to_dict("records")]
-    simulate(buildings[:1], weather.first_days(2), 1, 1)
-    timed: dict[str, list[float]] = {"surrogate": [], "products": [], "simulation": [], "loop": []}
-
-    def multiply() -> object:
-        return in_batches(
-            lambda rows: products.run(None, {name: x[rows] for name, x in feeds.items()}), BATCH
-        )
-
-    surrogate(designs), multiply()
-    for number in range(arguments.rounds):
-        timed["surrogate"].append(BATCH / seconds(lambda: surrogate(designs)))
-        timed["products"].append(BATCH / seconds(multiply))
-        if number < 3:
-            all_at_once = seconds(lambda: simulate(buildings, weather, 1))
-            one_by_one = seconds(lambda: [simulate([b], weather, 1) for b in buildings[:8]])
-            timed["simulation"].append(len(buildings) / all_at_once)
-            timed["loop"].append(8 / one_by_one)
-    runs = {
-        "surrogate": lambda: surrogate(designs),
-        "products": multiply,
-    }
-    cpu = {name: min(cpu_microseconds(work) for _ in range(9)) for name, work in runs.items()}
-    rates = {name: statistics.median(values) for name, values in timed.items()}
-    for name, values in timed.items():
-        spread = f"({min(values):,.1f} to {max(values):,.1f})"
-        print(f"{name:<12}{rates[name]:>14,.1f} designs a second  {spread}")
-    ratio = rates["surrogate"] / rates["products"]
-    share = cpu["products"] / cpu["surrogate"]
-    print(
-        f"CPU time a design, the least of 9: {cpu['surrogate']:.2f} µs, bare products "
-        f"{cpu['products']:.2f} µs, so {share:.2f} of them"
-    )
-    faster = {name: rates["surrogate"] / rates[name] for name in ("simulation", "loop")}
-    print(f"{ratio:.2f} of the bare products, for populations of {BATCH}")
-    print(
-        f"{faster['simulation']:,.0f} × the simulation, {faster['loop']:,.0f} × one after another"
-    )
-    print(json.dumps(rates | {"of_products": ratio, "cpu_of_products": share}))
-
-
-if __name__ == "__main__":
-    main()
+    designs = sample(DESIGN + WEATHER, SIMULATED, 0)[list(INPUTS)]
+    buildings = [build(row) for row in designs.to_dict("records")]
+    simulate(buildings[:1], weather.first_days(2), 1, 1)  # compiles it
+    return buildings, weather

@@ -137,7 +137,9 @@ def main() -> None:
         given = json.dumps(json.loads(BODY)["data"])
         script.write_text(ROW.format(body=BODY, parameters=given))
         port = keeper.free_port()
-        gateway = subprocess.Popen([sys.executable, "-m", "deployments.gateway", str(port)])
+        gateway = subprocess.Popen(
+            [sys.executable, "-m", "deployments.webhooks.gateway", str(port)]
+        )
         theirs, ours, tails, costs = [], [], [], []
         try:
             wait_for(port)

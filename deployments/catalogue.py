@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import InputError
-from infra.flows import FLOWS, flow_names
+from infra.services.flows import FLOWS, flow_names
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -40,6 +40,11 @@ def flow_function(name: str) -> Any:
     return getattr(flow_module(name), name.replace("-", "_"))
 
 
+def capability(name: str) -> Any:
+    """What a flow declares: its steps, the kind of model that it makes, what may start it."""
+    return flow_module(name).capability
+
+
 def parameter_model(name: str) -> Any:
     """The pydantic model that is the one parameter of a flow."""
     function = flow_function(name).fn
@@ -54,6 +59,32 @@ def preset_names(flow: str) -> list[str]:
 
 def load_preset(flow: str, name: str) -> dict[str, Any]:
     """The parameter values of one preset file."""
+    from deployments import strict_yaml
+
+    return strict_yaml.load((PRESETS / flow / f"{name}.yaml").read_text())
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The parameter values of a user's file, as a run leaves one beside its report.
+
+    Raises InputError for a file that is not there, or is no YAML of names and values.
+    """
     import yaml
 
-    return yaml.safe_load((PRESETS / flow / f"{name}.yaml").read_text())
+    from deployments import strict_yaml
+
+    remedy = "Give a YAML file of names and values; each run leaves one beside its report."
+    try:
+        values = strict_yaml.load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"--config {path} cannot be read: {told}", remedy) from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"--config {path} is no YAML: {line}{error.problem}", remedy) from None
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"--config {path} is no YAML: {told}", remedy) from None
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path} holds no names and values", remedy)
+    return values

@@ -5,22 +5,27 @@
 Nothing heavy is imported before a command needs it.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
-from deployments import inference, shared
-from deployments.feedback import feedback
-from deployments.flow_commands import Here, Served
-from deployments.hooks import hooks
-from deployments.mqtt import mqtt
-from deployments.shared import Commands, as_json
-from infra.errors import InputError, NightshiftError
+from deployments.commands import inference, shared, versions
+from deployments.commands.federation import federation
+from deployments.commands.feedback import feedback
+from deployments.commands.flows import Here, Served
+from deployments.commands.keys import keys
+from deployments.commands.mqtt import mqtt
+from deployments.commands.shared import Commands, as_json, prepare, say, tell
+from deployments.commands.webhooks import hooks
+from infra import private
+from infra.errors import InputError, NightshiftError, SettingsError
+from infra.services import proxies
+from infra.settings import settings
 
 UNAVAILABLE = 4
 INTERRUPTED = 130
@@ -45,7 +50,7 @@ def cli() -> None:
     from infra.settings import unknown_variables
 
     for unknown in unknown_variables():  # a misspelt limit would limit nothing
-        click.secho(f"! {unknown}.", fg="yellow", err=True)
+        say(f"! {unknown}.", "yellow", err=True)
 
 
 @cli.group(cls=Here, name="run")
@@ -66,9 +71,22 @@ def setup(as_json: bool) -> None:
     So the first training of a language model starts at once. Other environments, as that of
     surrogates, are made on first use.
     """
-    from deployments import start
+    from deployments.commands import start
 
     start.set_up(as_json)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+@as_json
+def init(folder: Path, as_json: bool) -> None:
+    """Write an example to begin with into FOLDER: prompts, a reward with a test, a night.yaml.
+
+    Nothing that is there is overwritten. Without FOLDER it is the present one.
+    """
+    from deployments.commands import init
+
+    init.write(folder, as_json)
 
 
 @cli.command()
@@ -76,7 +94,7 @@ def setup(as_json: bool) -> None:
 @as_json
 def up(detach: bool, as_json: bool) -> None:
     """Run PostgreSQL, the Prefect UI, a worker, the webhooks and all deployments until Ctrl-C."""
-    from deployments import start
+    from deployments.commands import start
 
     start.keep_up(detach, as_json)
 
@@ -85,7 +103,7 @@ def up(detach: bool, as_json: bool) -> None:
 @as_json
 def status(as_json: bool) -> None:
     """What of `nightshift up` runs, and where it answers; exit code 4 if something does not."""
-    from deployments import start
+    from deployments.commands import start
 
     start.show_status(as_json)
 
@@ -94,7 +112,7 @@ def status(as_json: bool) -> None:
 @as_json
 def down(as_json: bool) -> None:
     """End what `nightshift up` runs."""
-    from deployments import start
+    from deployments.commands import start
 
     start.end_up(as_json)
 
@@ -103,7 +121,7 @@ def down(as_json: bool) -> None:
 @as_json
 def doctor(as_json: bool) -> None:
     """What is set up, what is missing, how to mend it; an exit code if something is broken."""
-    from deployments import doctor
+    from deployments.commands import doctor
 
     doctor.show(as_json)
 
@@ -132,7 +150,7 @@ def quote(
     as_json: bool,
 ) -> None:
     """What such a machine costs, where, and whether it fits today's budget."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.show_quotes(accelerators, cpus, memory, spot, hours, target, as_json)
 
@@ -151,7 +169,7 @@ def budget() -> None:
 @as_json
 def budget_show(as_json: bool) -> None:
     """Limit, charged, reserved and remaining dollars of every budget, by flow and by provider."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.show_budgets(as_json)
 
@@ -175,10 +193,52 @@ def budget_show(as_json: bool) -> None:
 @as_json
 def budget_set(limit: str, scope: str, window: str, timezone: str | None, as_json: bool) -> None:
     """Set a budget to LIMIT dollars; 0 denies everything."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.set_budget(scope, window, limit, timezone)
     tables.show_budgets(as_json)
+
+
+@budget.command("reconcile")
+@click.argument("bill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="By how many percent of what was charged a day's bill may exceed it.",
+)
+@as_json
+def budget_reconcile(bill: Path, tolerance: float, as_json: bool) -> None:
+    """Compare BILL, a provider's CSV, with what was charged; exit code 3 where it is dearer."""
+    from deployments.commands import bills
+
+    bills.show_bill(bill, tolerance, as_json)
+
+
+@cli.group()
+def runs() -> None:
+    """The runs of flows, and their reports."""
+
+
+@runs.command("list")
+@shared.limit
+@as_json
+def runs_list(limit: int, as_json: bool) -> None:
+    """Newest runs with their state and what they cost."""
+    from deployments.commands import runs
+
+    runs.show_runs(limit, as_json)
+
+
+@runs.command("show")
+@click.argument("run")
+@as_json
+def runs_show(run: str, as_json: bool) -> None:
+    """The report of one run; RUN as `runs list` shows it, its end is enough."""
+    from deployments.commands import runs
+
+    runs.show_run(run, as_json)
 
 
 @cli.group()
@@ -192,7 +252,7 @@ def jobs() -> None:
 @as_json
 def jobs_list(running: bool, limit: int, as_json: bool) -> None:
     """Newest jobs with their state, the seconds for which money was kept, and dollars."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.show_jobs(running, limit, as_json)
 
@@ -203,7 +263,7 @@ def jobs_list(running: bool, limit: int, as_json: bool) -> None:
 @as_json
 def jobs_logs(key: str, follow: bool, as_json: bool) -> None:
     """The log of one job; KEY as `jobs list` shows it, its end is enough."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.show_logs(key, follow, as_json)
 
@@ -213,7 +273,7 @@ def jobs_logs(key: str, follow: bool, as_json: bool) -> None:
 @as_json
 def jobs_stop(key: str, as_json: bool) -> None:
     """Stop one job: it checkpoints, ends, and its unspent reservation is freed."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.stop_job(key, as_json)
 
@@ -228,7 +288,7 @@ def models() -> None:
 @as_json
 def models_list(model: str | None, as_json: bool) -> None:
     """Versions, aliases and metrics."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.show_models(model, as_json)
 
@@ -239,7 +299,7 @@ def models_list(model: str | None, as_json: bool) -> None:
 @as_json
 def models_promote(model: str, version: str, as_json: bool) -> None:
     """Make VERSION the champion and serve it; needs a stored verdict that allows it."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.promote(model, version, as_json)
 
@@ -249,13 +309,17 @@ def models_promote(model: str, version: str, as_json: bool) -> None:
 @as_json
 def models_rollback(model: str, as_json: bool) -> None:
     """Make the previous champion the champion again, and serve it."""
-    from deployments import tables
+    from deployments.commands import tables
 
     tables.rollback(model, as_json)
 
 
+models.add_command(versions.compare)
+models.add_command(versions.export)
 cli.add_command(inference.predict)
 cli.add_command(inference.serve)
+cli.add_command(keys)
+cli.add_command(federation)
 
 
 @contextmanager
@@ -266,20 +330,22 @@ def _clear_errors() -> Iterator[None]:
     except NightshiftError as error:
         if "--json" in sys.argv:
             fields = {"error": type(error).__name__, "message": error.message}
-            click.echo(json.dumps(fields | {"remedy": error.remedy}))
-        click.secho(f"✗ {error.message}", fg="red", err=True)
+            tell(fields | {"remedy": error.remedy})
+        say(f"✗ {error.message}", "red", err=True)
         if error.remedy:
-            click.echo(f"  → {error.remedy}", err=True)
+            say(f"  → {error.remedy}", err=True)
         _exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; the same command goes on where this one ended.", err=True)
+        say("Interrupted; the same command goes on where this one ended.", err=True)
         _exit(INTERRUPTED)
     except Exception as error:
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        if not kinds & {"OperationalError", "PoolTimeout", "InterfaceError", "TransportError"}:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        away = kinds & {"OperationalError", "PoolTimeout", "InterfaceError", "TransportError"}
+        if not away and status < 500:  # Prefect's server answers so while its database is away
             raise
-        click.secho(f"✗ a service stopped answering: {error}", fg="red", err=True)
-        click.echo("  → Run the same command again: it goes on where this one ended.", err=True)
+        say(f"✗ a service stopped answering: {error}", "red", err=True)
+        say("  → Run the same command again: it goes on where this one ended.", err=True)
         _exit(UNAVAILABLE)
 
 
@@ -293,14 +359,18 @@ def main() -> None:
     """Entry point of the command `nightshift`."""
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    proxies.reach_loopback()
+    prepare()
     with _clear_errors():
+        with suppress(SettingsError):  # the command tells it
+            private.close(settings().home)
         try:
             cli(standalone_mode=False)
         except click.NoSuchOption as error:
             raise InputError(error.format_message(), "--help lists the options.") from None
         except click.UsageError as error:
             if error.ctx:
-                click.echo(error.ctx.get_usage(), err=True)
+                say(error.ctx.get_usage(), err=True)
             raise InputError(error.format_message(), "Add --help to see how.") from None
 
 

@@ -15,6 +15,8 @@ from infra.errors import InputError, first_fault
 
 BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 """Names of annotated_types → words."""
+FILES = (".py", ".jsonl", ".json", ".gz", ".csv", ".parquet", ".epw")
+"""How a name ends that is a file's, and no hub id's."""
 SCALARS = {int: click.INT, float: click.FLOAT, str: click.STRING, Decimal: click.STRING}
 
 
@@ -24,13 +26,42 @@ def options(model: type[BaseModel]) -> list[click.Parameter]:
 
 
 def parameters(
-    model: type[BaseModel], given: dict[str, Any], preset: dict[str, Any] | None = None
+    model: type[BaseModel],
+    given: dict[str, Any],
+    preset: dict[str, Any] | None = None,
+    file: str | None = None,
 ) -> BaseModel:
-    """The model from a preset and the options given on top of it.
+    """The model from the values of a preset or a file, and the options given on top of them.
 
-    Raises InputError naming the option that is wrong, or those that do not fit together.
+    Raises InputError naming the option that is wrong, or those that do not fit together, and the
+    `file` where the fault is in its values.
     """
-    values: dict[str, Any] = _copy(preset or {})
+    try:
+        return model.model_validate(over(model, preset or {}, given))
+    except ValidationError as error:
+        where, message = first_fault(error)
+        remedy = "--help tells every option's bounds."
+        known = dict(fields(model))
+        flags = {path: _flag(path) for path in known if path[: len(where)] == where}
+        if where in known:
+            meaning = known[where].description
+            remedy = f"{meaning} {remedy}" if meaning else remedy
+            told = f"{_flag(where)}: {message}"
+        elif flags:
+            words = {path[-1]: flag for path, flag in flags.items()}
+            told = re.sub(r"\w+", lambda word: words.get(word[0], word[0]), message)
+        else:  # of a preset or a file
+            told = f"{'.'.join(where)}: {message}"
+            if len(where) == 1 and (whole := whole_name(model, where[0].replace("-", "_"))):
+                told = f"{told}; it is named {whole}"
+        if file and all(given.get("__".join(path)) is None for path in flags):
+            told = f"{file}: {told}"
+        raise InputError(told, remedy) from None
+
+
+def over(model: type[BaseModel], values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of a preset or a file, with options on top of them."""
+    values = _copy(values)
     for path, _ in fields(model):
         value = given.get("__".join(path))
         if value is not None:
@@ -38,21 +69,7 @@ def parameters(
             for name in path[:-1]:
                 inner = inner.setdefault(name, {})
             inner[path[-1]] = value
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        where, message = first_fault(error)
-        remedy = "--help tells every option's bounds."
-        known = dict(fields(model))
-        if where in known:
-            meaning = known[where].description
-            remedy = f"{meaning} {remedy}" if meaning else remedy
-            raise InputError(f"{_flag(where)}: {message}", remedy) from None
-        flags = {path[-1]: _flag(path) for path in known if path[: len(where)] == where}
-        if not flags:  # of a preset
-            raise InputError(f"{'.'.join(where)}: {message}", remedy) from None
-        told = re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), message)
-        raise InputError(told, remedy) from None
+    return values
 
 
 def whole_name(model: type[BaseModel], name: str) -> str | None:
@@ -61,14 +78,51 @@ def whole_name(model: type[BaseModel], name: str) -> str | None:
     return next((".".join(path) for path in paths), None)
 
 
+def flat(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file as options give them, nested ones by their paths; unknown ones not.
+
+    Raises InputError for a value where a group of them belongs.
+    """
+    found = {}
+    for path, _ in fields(model):
+        inner: Any = values
+        for depth, name in enumerate(path):
+            if not isinstance(inner, dict):
+                group = ".".join(path[:depth])
+                raise InputError(f"{group} is a group of values", f"Write {group}: {{{name}: …}}.")
+            if (inner := inner.get(name)) is None:
+                break
+        else:
+            found["__".join(path)] = inner
+    return found
+
+
 def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The options given, with the files of `folder` that they name as absolute paths."""
     places = {"__".join(path) for path, field in fields(model) if _is_place(field)}
     return given | {
         name: _absolute(value, folder)
         for name, value in given.items()
-        if name in places and value is not None
+        if name in places and isinstance(value, str)
     }
+
+
+def absent(model: type[BaseModel], chosen: BaseModel) -> InputError | None:
+    """The error of the first file that the parameters name and that is not there. Only what is a
+    file by its form: anything else may be a hub id, a module's function or the demo's own."""
+    for path, field in fields(model):
+        value: Any = chosen
+        for name in path:
+            value = getattr(value, name)
+        if not (_is_place(field) and value is not None):
+            continue
+        file, colon, _ = str(value).rpartition(":")
+        file = file if colon else str(value)
+        is_file = file.startswith((".", "/", "~")) or file.endswith(FILES)
+        if is_file and "://" not in str(value) and not Path(file).expanduser().exists():
+            flag = _flag(path)
+            return InputError(f"{flag}: there is no file {file}", f"Give {flag} an existing one.")
+    return None
 
 
 def _is_place(field: FieldInfo) -> bool:

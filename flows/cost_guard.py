@@ -4,25 +4,21 @@
 
 Ends what runs under Nightshift's own label without a reservation or past it, frees reservations
 under which nothing runs, and announces budgets that have reached 50, 80 and 100 %. It never touches
-a machine without the label.
+a machine without the label. It launches no job.
 """
 
-from prefect import flow
+from typing import Any
 
-from tasks import guard
-from tasks.crashed import attend
-from tasks.guard import CostGuardParameters, GuardReport
-from tasks.plan import Step
+from tasks.guard import steps as guard
+from tasks.guard.steps import CostGuardParameters, GuardReport
+from tasks.runs.capability import Capability
+
+capability = Capability[Any]("cost-guard", steps=())
 
 
-@flow(name="cost-guard", flow_run_name="cost-guard", on_running=[attend])
+@capability.flow
 def cost_guard(parameters: CostGuardParameters) -> GuardReport:
     """End what nobody pays for, free what nobody uses, warn before a budget is spent."""
     done = guard.sweep(parameters.dry_run)
     warnings = guard.warn(parameters.dry_run)
     return guard.report_sweep(parameters.dry_run, done, warnings)
-
-
-def plan(parameters: CostGuardParameters) -> list[Step]:  # noqa: ARG001 - it launches nothing
-    """The guard launches no job."""
-    return []

@@ -7,34 +7,20 @@ The champion is asked by a population search, once as it predicts and once with 
 points of both fronts are simulated to see which promises were kept.
 """
 
-from prefect import flow
+from tasks.runs.capability import Capability
+from tasks.runs.notice import Notice
+from tasks.surrogate import optimisation
+from tasks.surrogate.parameters import OptimisationParameters
+from tasks.surrogate.steps import current_champion
 
-from tasks import surrogate_optimisation as optimisation
-from tasks.crashed import attend
-from tasks.hooks import release_compute
-from tasks.plan import Step
-from tasks.report import Notice
-from tasks.run import begin
-from tasks.surrogate import current_champion
-from tasks.surrogate_parameters import OptimisationParameters
+capability = Capability("surrogate-optimisation", steps=(optimisation.SEARCH,))
 
 
-@flow(
-    name="surrogate-optimisation",
-    flow_run_name="surrogate-optimisation {parameters.name}",
-    on_running=[attend],
-    on_cancellation=[release_compute],
-    on_crashed=[release_compute],
-)
+@capability.flow
 def surrogate_optimisation(parameters: OptimisationParameters) -> Notice:
     """Search designs with a surrogate, once trusting it and once fearing its doubts."""
     given = optimisation.prepare_weather(parameters)
-    with begin("surrogate-optimisation", parameters, given.checksums) as work:
+    with capability.begin(parameters, given.checksums) as work:
         champion = current_champion(work)
         fronts = optimisation.search_designs(work, given, champion)
         return optimisation.publish_fronts(work, fronts)
-
-
-def plan(parameters: OptimisationParameters) -> list[Step]:
-    """What a search would launch, where and at which price."""
-    return optimisation.plan_optimisation(parameters)

@@ -7,43 +7,34 @@ The first run makes version 1; later ones go on from the champion. A killed run 
 next one with the same parameters.
 """
 
-from prefect import flow
+from tasks.champions.candidate import deploy_champion
+from tasks.champions.report import Report
+from tasks.runs.capability import Capability
+from tasks.runs.notice import Notice
+from tasks.surrogate import KIND, inputs, observations
+from tasks.surrogate import steps as surrogate
+from tasks.surrogate.gate import judge_candidate
+from tasks.surrogate.parameters import SurrogateParameters
+from tasks.surrogate.report import publish_retraining
 
-from tasks import ppo, surrogate, surrogate_data
-from tasks.crashed import attend
-from tasks.hooks import release_compute
-from tasks.plan import Step
-from tasks.report import Notice, Report
-from tasks.run import begin
-from tasks.surrogate_gate import judge_candidate
-from tasks.surrogate_parameters import SurrogateParameters
-from tasks.surrogate_report import publish_retraining
-
-
-@flow(
-    name="surrogate-retraining",
-    flow_run_name="surrogate-retraining {parameters.name}",
-    on_running=[attend],
-    on_cancellation=[release_compute],
-    on_crashed=[release_compute],
+capability = Capability(
+    "surrogate-retraining", steps=surrogate.STEPS, makes=KIND, started_by=observations.EVENT
 )
+
+
+@capability.flow
 def surrogate_retraining(parameters: SurrogateParameters) -> Report | Notice:
     """Retrain a building-energy surrogate, and promote it if it is surely better."""
-    given = surrogate_data.prepare_inputs(parameters)
-    with begin("surrogate-retraining", parameters, given.checksums) as work:
-        observed = surrogate_data.collect_observations(work, given)
-        champion = surrogate.current_champion(work)
+    given = inputs.prepare_inputs(parameters)
+    with capability.begin(parameters, given.checksums) as work:
+        observed = inputs.collect_observations(work, given)
+        champion = surrogate.current_champion(work, parameters.town_of)
         need = surrogate.decide(work, champion, observed)
         if not need.retrain:
             return surrogate.nothing_to_learn(work, need)
         simulated = surrogate.simulate_designs(work, given)
         candidate, held_out = surrogate.train_candidate(work, champion, simulated, observed)
-        evaluation = surrogate.evaluate_candidate(work, champion, candidate, held_out)
+        evaluation = surrogate.evaluate_candidate(work, champion, candidate, held_out, given.towns)
         verdict = judge_candidate(work, champion, candidate, evaluation)
-        served = ppo.deploy_champion(candidate, "surrogate") if verdict.promote else None
+        served = deploy_champion(candidate) if verdict.promote else None
         return publish_retraining(work, champion, candidate, evaluation, verdict, served, need)
-
-
-def plan(parameters: SurrogateParameters) -> list[Step]:
-    """What a retraining would launch, where and at which price."""
-    return surrogate.plan_retraining(parameters)

@@ -21,8 +21,9 @@ NightshiftError
 ├── JobError
 │   ├── JobFailed           the job's own error and its last log lines
 │   └── JobStopped          stopped by a person, or its money ended
-├── GateError               a promotion without a verdict that allows it
-└── AlreadyRunning          another process is at the same work
+├── GateError               a promotion without a verdict that allows it, a rollout rolled back
+├── AlreadyRunning          another process is at the same work
+└── Regressed               a benchmark got worse, and it was asked to be an error
 """
 
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def first_fault(error: "ValidationError") -> tuple[tuple[str, ...], str]:
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_pattern_mismatch":
-        message = f"{first['input']!r} does not have the form that is asked for"
+        given, form = first["input"], first.get("ctx", {}).get("pattern")
+        message = f"{given!r} does not have the form {form}" if given.strip() else "it is empty"
     return tuple(map(str, first["loc"])), message
 
 
@@ -149,3 +151,7 @@ class GateError(NightshiftError):
 
 class AlreadyRunning(NightshiftError):
     exit_code = 9
+
+
+class Regressed(NightshiftError):
+    exit_code = 10

@@ -37,6 +37,8 @@ from infra.errors import NightshiftError, SettingsError
 
 START_SECONDS = 120
 """A first start makes the data folder and runs all migrations; a busy machine takes a minute."""
+KEEPER_SECONDS = 15
+"""For a keeper to begin, and to say why its service did not."""
 END_SECONDS = 40
 START_ATTEMPTS = 5
 """After a crash the remains of the old service may stand in the way for a moment."""
@@ -88,7 +90,7 @@ def use(service: Service) -> dict[str, str]:
     return _address(service)
 
 
-def leave(service: Service) -> None:
+def release(service: Service) -> None:
     """Stop using it before this process ends; the last one's leave ends the service."""
     users = _used.pop(service.folder, None)
     if users is not None:
@@ -100,10 +102,15 @@ def outlives(process: subprocess.Popen[Any]) -> None:
     _keepers.append(process)
 
 
-def told(service: Service) -> dict[str, str]:
-    """Where it answers, as its keeper knows; nothing if it does not run."""
+def is_kept(service: Service) -> bool:
+    """Whether its keeper lives."""
     lock = service.folder / "keeper.lock"
-    if not (lock.exists() and is_locked(lock)):
+    return lock.exists() and is_locked(lock)
+
+
+def address(service: Service) -> dict[str, str]:
+    """Where it answers, as its keeper knows; nothing if it does not run."""
+    if not is_kept(service):
         return {}
     try:
         return json.loads((service.folder / "ready.json").read_text())
@@ -112,9 +119,9 @@ def told(service: Service) -> dict[str, str]:
 
 
 def wait_for_end(service: Service) -> None:
-    """After `leave`: until it has ended, or others are seen to use it."""
+    """After `release`: until it has ended, or others are seen to use it."""
     begun = time.monotonic()
-    while (service.folder / "keeper.lock").exists() and is_locked(service.folder / "keeper.lock"):
+    while is_kept(service):
         waited = time.monotonic() - begun
         if waited > END_SECONDS or (waited > 1 and (service.folder / "ready.json").exists()):
             return
@@ -124,7 +131,7 @@ def wait_for_end(service: Service) -> None:
 def _address(service: Service) -> dict[str, str]:
     folder = service.folder
     ready, keeper_lock, log = folder / "ready.json", folder / "keeper.lock", folder / "log.txt"
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_SECONDS + KEEPER_SECONDS
     begin = log.stat().st_size if log.exists() else 0
     with (folder / "start.lock").open("a") as start_lock:
         fcntl.flock(start_lock, fcntl.LOCK_EX)
@@ -138,8 +145,9 @@ def _address(service: Service) -> dict[str, str]:
             if keeper is not None and keeper.poll() is not None:
                 break
             time.sleep(0.02)
+    told = f"it did not answer within {START_SECONDS} s; this machine may be too busy"
     raise service.error(
-        f"{type(service).__name__} did not start: {_last_lines(log, begin)}",
+        f"{type(service).__name__} did not start: {_last_lines(log, begin) or told}",
         f"Read {log}; NIGHTSHIFT_HOME says where this folder lies.",
     )
 
@@ -164,7 +172,7 @@ def _spawn(service: Service) -> subprocess.Popen[bytes]:
     return process
 
 
-def keep(service: Service) -> None:
+def supervise(service: Service) -> None:
     """Run `service` until nobody uses it any more."""
     folder = service.folder
     own = (folder / "keeper.lock").open("a")
@@ -234,14 +242,18 @@ def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
                 process.wait(timeout=10)
 
 
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
+def free_port(wished: int = 0) -> int:
+    """A loopback port that nobody uses now: the wished one where it is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except OSError:
+            return free_port()
         return probe.getsockname()[1]
 
 
-def answer(url: str, tls: ssl.SSLContext | None = None) -> bytes | None:
+def answer(url: str | urllib.request.Request, tls: ssl.SSLContext | None = None) -> bytes | None:
     """The begin of what answers at `url`; None where nothing does, an error, or no HTTP."""
     try:
         with urllib.request.urlopen(url, timeout=5, context=tls) as response:  # noqa: S310
@@ -291,7 +303,7 @@ def main() -> None:
     module, name = kind.split(":")
     service: Service = getattr(importlib.import_module(module), name)(Path(folder))
     try:
-        keep(service)
+        supervise(service)
     except (NightshiftError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -4,21 +4,24 @@
 """
 
 import difflib
+import math
 import os
 import re
 from decimal import Decimal
 from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from infra.contract import MODEL_NAME
 from infra.errors import SettingsError, first_fault
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseSettings):
@@ -39,8 +42,15 @@ class Settings(BaseSettings):
         default=None,
         description="Root URI of all artefacts, file:// or s3://; unset: HOME/objects.",
     )
+    s3_plain_http: bool = Field(
+        default=False,
+        description="Let S3_ENDPOINT_URL be an http:// URL of another machine: whoever is on the "
+        "way can then read and alter models, and code that jobs run.",
+    )
     s3_endpoint_url: str | None = Field(
-        default=None, description="Endpoint of an S3-compatible server; unset: AWS."
+        default=None,
+        description="Endpoint of an S3-compatible server, https:// unless it is on this machine; "
+        "unset: AWS.",
     )
     budget_usd_per_day: Decimal = Field(
         default=Decimal(200),
@@ -74,6 +84,16 @@ class Settings(BaseSettings):
         ge=0,
         description="Number of this machine's GPUs; unset: as nvidia-smi counts them.",
     )
+    local_sandbox: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: jobs on this machine run in a sandbox where Linux gives one without "
+        "root, as `nightshift doctor` shows; off: they read and write all that you can.",
+    )
+    local_network: bool = Field(
+        default=True,
+        description="Whether jobs on this machine have a network; without one they are refused "
+        "where there is no sandbox, and take models and data from files only.",
+    )
     stop_grace_seconds: float = Field(
         default=20,
         gt=0,
@@ -103,6 +123,13 @@ class Settings(BaseSettings):
     serving_folder: Path | None = Field(
         default=None,
         description="Where the local serving target keeps deployed models; unset: HOME/serving.",
+    )
+
+    served_models: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Policies, divided by commas, that answer live here: what `nightly-ppo` and "
+        "`dpo-training` make of them becomes champion by a rollout on their endpoint only, and "
+        "that of all others at once.",
     )
 
     gateway_host: str = Field(
@@ -159,10 +186,22 @@ class Settings(BaseSettings):
         description="Topics, divided by commas, whose messages are hourly measurements or describe "
         "a building; the first + stands for the surrogate's name, the second for the building's.",
     )
+    mqtt_mapping: Path | None = Field(
+        default=None,
+        description="YAML file that maps what sensors send under other names to the columns of "
+        "docs/mqtt.md, by topic; unset: they send those columns.",
+    )
     mqtt_events: Annotated[list[str], NoDecode] = Field(
         default=["nightshift/events/#"],
         description="Topics, divided by commas, whose messages become Prefect events; + and # as "
         "MQTT has them.",
+    )
+
+    keep_days: int = Field(
+        default=90,
+        ge=1,
+        description="Days for which deliveries of webhooks, refused MQTT messages and events that "
+        "Prefect has are kept; `cost-guard` deletes older ones.",
     )
 
     max_usd_per_hour: Decimal = Field(
@@ -204,7 +243,7 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        *("sky_allowed", "allowed_networks", "trusted_proxies", "notifications"),
+        *("sky_allowed", "allowed_networks", "trusted_proxies", "notifications", "served_models"),
         *("mqtt_observations", "mqtt_readings", "mqtt_events"),
         mode="before",
     )
@@ -212,6 +251,24 @@ class Settings(BaseSettings):
     def _divided_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _finite(cls, value: object) -> object:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("must be finite")
+        return value
+
+    @field_validator("mqtt_observations", "mqtt_readings", "mqtt_events")
+    @classmethod
+    def _topics(cls, value: list[str]) -> list[str]:
+        """`+` is a level of its own, and `#` the last one (MQTT 3.1.1, 4.7.1)."""
+        for topic in value:
+            *above, last = topic.split("/")
+            wild = [level for level in (*above, last) if {"+", "#"} & set(level)]
+            if any(level not in ("+", "#") for level in wild) or "#" in above:
+                raise ValueError(f"{topic!r} must have + as a whole level, and # as the last one")
         return value
 
     @field_validator("allowed_networks", "trusted_proxies")
@@ -230,9 +287,21 @@ class Settings(BaseSettings):
         if broker.scheme not in ("mqtt", "mqtts") or not broker.hostname or broker.username:
             raise ValueError("must be like mqtts://broker.example:8883, without a password")
         _ = broker.port  # raises ValueError
-        if broker.scheme == "mqtt" and broker.hostname not in ("127.0.0.1", "::1", "localhost"):
+        if broker.scheme == "mqtt" and broker.hostname not in LOOPBACK:
             raise ValueError(
                 "only mqtts:// leaves this machine, since mqtt:// can be read and forged"
+            )
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _encrypted_on_the_way(cls, value: str | None, info: ValidationInfo) -> str | None:
+        endpoint = urlsplit(value or "")
+        away = endpoint.scheme == "http" and endpoint.hostname not in LOOPBACK
+        if away and not info.data.get("s3_plain_http"):
+            raise ValueError(
+                "http:// can be read and altered on the way: give an https:// URL, or set "
+                "NIGHTSHIFT_S3_PLAIN_HTTP=true"
             )
         return value
 
@@ -248,6 +317,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{topic!r} must have {said} + and no #")
         return value
 
+    @field_validator("served_models")
+    @classmethod
+    def _names_of_models(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not re.fullmatch(MODEL_NAME, name):
+                raise ValueError(f"{name!r} is no model's name; divide them by commas")
+        return value
+
     @field_validator("notifications")
     @classmethod
     def _type_and_name(cls, value: list[str]) -> list[str]:
@@ -257,7 +334,14 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("home", "serving_folder", "gateway_certificate", "gateway_key", "mqtt_authority")
+        *(
+            "home",
+            "serving_folder",
+            "gateway_certificate",
+            "gateway_key",
+            "mqtt_authority",
+            "mqtt_mapping",
+        )
     )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:

@@ -14,16 +14,18 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from infra.contract import CONTINUE_EXIT_CODE, Artifact, JobResult, JobSpec, Progress
 from infra.errors import (
     InputError,
     IntegrityError,
@@ -35,9 +37,10 @@ from infra.errors import (
 )
 from infra.objects import get, put
 from infra.objects.local import disk_errors, flush
-from jobs.contract import CONTINUE_EXIT_CODE, Artifact, JobResult, JobSpec, Progress
+from jobs.usage import Meter
 
-Config = TypeVar("Config", bound=BaseModel)
+Config = TypeVar("Config", bound=BaseModel, covariant=True)
+"""Read only: a job with a special config is one with a general config, too."""
 
 KEPT_CHECKPOINTS = 2
 LEAST_FREE_BYTES = 1 << 16
@@ -69,21 +72,25 @@ class Job(Generic[Config]):
         self.resumed_from: int | None = None
 
     def input(self, name: str) -> Path:
-        """The local, verified copy of one input artefact."""
-        return get(self.spec.inputs[name], self.folder / "inputs" / name)
+        """The local copy of one input artefact, which is the one that the job was given."""
+        uri, sha256 = self.spec.inputs[name], self.spec.checksums.get(name)
+        return get(uri, self.folder / "inputs" / name, sha256)
 
     def progress(self, step: int, total: int, message: str = "", **metrics: float) -> None:
         """Report step `step` of `total`; `metrics` become points of the learning curve."""
         line = Progress(step=step, total=total, message=message, metrics=metrics, time=time.time())
         with (self.folder / "progress.jsonl").open("a") as stream:
             stream.write(line.model_dump_json() + "\n")
+        figures = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
+        told = [f"{step} of {total}", *([message] if message else []), *figures]
+        print(" · ".join(told), flush=True)  # in the log, `nightshift jobs logs`
 
-    def save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+    def save_checkpoint(self, step: int, write: Callable[[Path], object]) -> None:
         """Let `write(folder)` fill a checkpoint; it becomes visible whole or not at all."""
         with disk_errors():
             self._save_checkpoint(step, write)
 
-    def _save_checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
+    def _save_checkpoint(self, step: int, write: Callable[[Path], object]) -> None:
         checkpoints = self.folder / "checkpoints"
         checkpoints.mkdir(exist_ok=True)
         partial = checkpoints / ".partial"
@@ -119,7 +126,8 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
     folder = Path(sys.argv[1]).resolve()
     if _succeeded_before(folder):
         sys.exit(0)
-    began = time.monotonic()
+    began, meter = time.monotonic(), Meter()
+    meter.start()
     try:
         job = Job(folder, config_model)
 
@@ -138,6 +146,7 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
             },
             seconds=time.monotonic() - began,
             resumed_from=job.resumed_from,
+            usage=meter.read(),
         )
         code = 0
     except Interrupted:
@@ -150,6 +159,16 @@ def main(config_model: type[Config], program: Callable[[Job[Config]], Outcome]) 
         else:
             result, code = JobResult(status="failed", error=_explain(error)), 1
     write_whole(folder / "result.json", result.model_dump_json(indent=1))
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, also where the user's code has left a thread that Python would wait for."""
+    here = threading.current_thread()
+    if any(not thread.daemon and thread is not here for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -205,3 +224,14 @@ def _explain(error: Exception) -> str:
     if isinstance(error, NightshiftError):
         return str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def optional_input(job: Job[Any], name: str) -> Path | None:
+    """The local copy of an input artefact, None where the job was not given it."""
+    return job.input(name) if name in job.spec.inputs else None
+
+
+def stop_when_told(job: Job[Any]) -> None:
+    """Raises Interrupted after a SIGTERM; what is since the last checkpoint is done again."""
+    if job.stopping:
+        raise Interrupted

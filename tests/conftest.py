@@ -1,7 +1,9 @@
 """Fixtures against the real components: one PostgreSQL a session, a fresh database a test."""
 
 import fcntl
+import gc
 import subprocess
+import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -14,16 +16,18 @@ from infra import keeper
 from infra.compute import local
 from infra.database.embedded import Postgres
 from infra.settings import settings
-from tests.users import (
-    careless_user,
+from tests.helpers.users import (
+    alone,
     cycle,
+    lasting_user,
     reachable_folder,
+    shared,
     train_python,
     unseen_model,
     user,
 )
 
-__all__ = ["careless_user", "cycle", "train_python", "unseen_model", "user"]
+__all__ = ["alone", "cycle", "lasting_user", "shared", "train_python", "unseen_model", "user"]
 _numbers = count()
 
 
@@ -50,6 +54,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with warnings.catch_warnings():  # downloads that were given up leave sockets to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def pytest_unconfigure() -> None:
@@ -60,13 +67,33 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """URL of a running embedded server, with {} where the database name goes."""
+    """URL of a running embedded server, with {} where the database name goes.
+
+    It never waits for the disk, which only a power cut would need.
+    """
     with reachable_folder() as folder:
         service = Postgres(folder / "postgres")
         address = keeper.use(service)
-        yield f"postgresql://{address['user']}@/{{}}?host={address['host']}"
-        keeper.leave(service)
+        url = "postgresql://{user}@/{{}}?host={host}&passfile={passfile}".format(**address)
+        with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+        keeper.release(service)
         wait_until_free(service.folder / "keeper.lock")
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: str) -> str:
+    """Name of a database with all migrations and no rows, which copies are made of."""
+    with reachable_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(folder))
+        patch.setenv("NIGHTSHIFT_DATABASE_URL", postgres.format("migrated"))
+        settings.cache_clear()
+        db.pool()
+        db.close()
+    settings.cache_clear()
+    return "migrated"
 
 
 @pytest.fixture
@@ -79,9 +106,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def database(postgres: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[db.Pool]:
+def database(
+    postgres: str, migrated: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[db.Pool]:
     """The pool of a fresh, migrated database that NIGHTSHIFT_DATABASE_URL names."""
     name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", postgres.format(name))
     settings.cache_clear()
     yield db.pool()

@@ -3,21 +3,23 @@
 A row is there before the provider is asked. `gone_at` is set once nothing of the machine is left.
 """
 
+import hmac
 from datetime import datetime
 from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
 from infra.compute.launcher import Handle, Quote, Reserved
+from infra.contract import JobSpec
 from infra.database import Pool
-from jobs.contract import JobSpec
 
 
 class Attempt(BaseModel):
     """One row. `place` is the machine's name at the provider, `output` the URI of its artefacts.
 
-    `submitted_at`: the provider took it; `started_at`: the machine was there; `error`: why it
-    could not be made ready.
+    `server`: the SkyPilot API server that was asked; `submitted_at`: the provider took it;
+    `started_at`: the machine was there; `listed_at`: the provider had it in its list last;
+    `error`: why it could not be made ready.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,9 +31,11 @@ class Attempt(BaseModel):
     output: str
     hourly_usd: Decimal
     region: str
+    server: str | None
     requested_at: datetime
     submitted_at: datetime | None
     started_at: datetime | None
+    listed_at: datetime | None
     gone_at: datetime | None
     error: str | None
     provider_usd: Decimal | None
@@ -63,14 +67,23 @@ def installation(pool: Pool) -> str:
     return row["id"]
 
 
-def begin(pool: Pool, spec: JobSpec, reservation: Reserved, quote: Quote) -> Attempt:
+def checkpoint_key(pool: Pool, job: str) -> str:
+    """With which the nodes of a job sign its checkpoints: what others put there is not taken."""
+    with pool.connection() as connection:
+        row = connection.execute("SELECT signing_key FROM installation").fetchone()
+    assert row is not None
+    return hmac.digest(row["signing_key"].encode(), job.encode(), "sha256").hex()
+
+
+def begin(pool: Pool, spec: JobSpec, reservation: Reserved, quote: Quote, server: str) -> Attempt:
     """Record the next attempt of a job; the database refuses it while the last has a machine."""
     with pool.connection() as connection:
         row = connection.execute(
             "INSERT INTO attempts (job_key, number, reservation_id, place, output, hourly_usd,"
-            " region) SELECT %(key)s, n, %(reservation)s,"
+            " region, instance_type, server) SELECT %(key)s, n, %(reservation)s,"
             " concat_ws('-', 'ns', (SELECT id FROM installation), %(reservation)s::text, n),"
-            " %(output)s, %(hourly)s, %(region)s FROM (SELECT coalesce(max(number), 0) + 1 AS n"
+            " %(output)s, %(hourly)s, %(region)s, %(machine)s, %(server)s"
+            " FROM (SELECT coalesce(max(number), 0) + 1 AS n"
             " FROM attempts WHERE job_key = %(key)s) AS next RETURNING *",
             {
                 "key": spec.key,
@@ -78,6 +91,8 @@ def begin(pool: Pool, spec: JobSpec, reservation: Reserved, quote: Quote) -> Att
                 "output": spec.output,
                 "hourly": quote.hourly_usd,
                 "region": quote.region,
+                "machine": quote.instance_type,
+                "server": server,
             },
         ).fetchone()
     return Attempt.model_validate(row)
@@ -140,15 +155,17 @@ def note(
     *,
     submitted_at: datetime | None = None,
     started_at: datetime | None = None,
+    listed_at: datetime | None = None,
     gone_at: datetime | None = None,
     error: str | None = None,
 ) -> Attempt:
-    """Record what became known; what is known already stays."""
+    """Record what became known; what is known already stays, but for a later `listed_at`."""
     with pool.connection() as connection:
         row = connection.execute(
             "UPDATE attempts SET submitted_at = coalesce(submitted_at, %s),"
-            " started_at = coalesce(started_at, %s), gone_at = coalesce(gone_at, %s),"
-            " error = coalesce(error, %s) WHERE place = %s RETURNING *",
-            [submitted_at, started_at, gone_at, error, place],
+            " started_at = coalesce(started_at, %s), listed_at = greatest(listed_at, %s),"
+            " gone_at = coalesce(gone_at, %s), error = coalesce(error, %s)"
+            " WHERE place = %s RETURNING *",
+            [submitted_at, started_at, listed_at, gone_at, error, place],
         ).fetchone()
     return Attempt.model_validate(row)

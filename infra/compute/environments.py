@@ -1,6 +1,8 @@
 """Job environments: one pinned file each, made on first use and kept under the file's hash.
 
 python -m infra.compute.environments train          (makes it, prints its Python)
+
+NAME-test, the tests' own packages, lies on top of NAME.
 """
 
 import fcntl
@@ -15,6 +17,12 @@ from infra.compute.uv import ENVIRONMENTS, install_command
 from infra.errors import EnvironmentBuildError, NightshiftError, StorageFull
 from infra.settings import settings
 
+TEST = "-test"
+OWN = "control"
+"""The environment of the control plane: it is there, where this runs."""
+CONTROL = {"audit", "control", "dev", "energyplus", "node", "uv"}
+"""What the control plane, its developers and a rented machine need for themselves."""
+
 
 def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
     """The Python of environment `name` (`files`/NAME.txt), made first if it is not there.
@@ -25,7 +33,8 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
     if present := made(name, files):
         return present
     requirements = requirements_of(name, files)
-    folder = _folder(name, requirements)
+    below = ensure(name.removesuffix(TEST), files) if name.endswith(TEST) else None
+    folder = _folder(name, files)
     complete, python = folder / "COMPLETE", folder / "bin" / "python"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("a") as lock:
@@ -38,21 +47,35 @@ def ensure(name: str, files: Path = ENVIRONMENTS) -> Path:
             _say(f"making the job environment {name!r}, a minute or two ...")
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, lock.fileno())
+            if below:
+                _put_on(_packages(below), python)
             complete.touch()
     return python
 
 
 def made(name: str, files: Path = ENVIRONMENTS) -> Path | None:
     """The Python of environment `name` if it is whole."""
-    folder = _folder(name, requirements_of(name, files))
+    if name == OWN:
+        return Path(sys.executable)
+    folder = _folder(name, files)
     python = folder / "bin" / "python"
     if (folder / "COMPLETE").exists() and python.exists():  # it may link to a removed Python
         return python
     return None
 
 
-def _folder(name: str, requirements: Path) -> Path:
-    return settings().home / "environments" / f"{name}-{_key(requirements)}"
+def job_environments(files: Path = ENVIRONMENTS) -> list[str]:
+    """Names of the environments that jobs run in: a file each, beside the control plane's own."""
+    names = sorted(path.stem for path in files.glob("*.txt"))
+    return [name for name in names if name not in CONTROL and not name.endswith(TEST)]
+
+
+def _folder(name: str, files: Path) -> Path:
+    parts = dict.fromkeys([name, name.removesuffix(TEST)])
+    pins = b"".join(requirements_of(part, files).read_bytes() for part in parts)
+    python = f"{sysconfig.get_platform()} {sys.version_info}"
+    key = hashlib.sha256(pins + python.encode()).hexdigest()[:16]
+    return settings().home / "environments" / f"{name}-{key}"
 
 
 def requirements_of(name: str, files: Path = ENVIRONMENTS) -> Path:
@@ -74,6 +97,17 @@ def _make(folder: Path, python: Path, requirements: Path, lock: int) -> None:
     _run(install_command(uv, str(python), requirements), requirements, lock)
 
 
+def _packages(python: Path) -> Path:
+    """Where the environment of `python` has its packages."""
+    (packages,) = (python.parents[1] / "lib").glob("python*/site-packages")
+    return packages
+
+
+def _put_on(below: Path, python: Path) -> None:
+    """Let the environment of `python` import the packages of `below`, after its own."""
+    (_packages(python) / "below.pth").write_text(f"{below.resolve()}\n")
+
+
 def _run(command: list[str], requirements: Path, lock: int) -> None:
     # uv holds the lock too: when this process is killed, nobody builds where uv still writes.
     done = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock])
@@ -90,11 +124,6 @@ def _run(command: list[str], requirements: Path, lock: int) -> None:
         f"Correct {requirements.name}, or the index that pip is configured for "
         "(pip config list shows it), and run the command again.",
     )
-
-
-def _key(requirements: Path) -> str:
-    python = f"{sysconfig.get_platform()} {sys.version_info}"
-    return hashlib.sha256(requirements.read_bytes() + python.encode()).hexdigest()[:16]
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jobs.contract import JobResult, JobSpec, Progress, Resources
+from infra.contract import JobResult, JobSpec, Progress, Resources
 
 State = Literal["running", "succeeded", "failed", "continue", "lost"]
 

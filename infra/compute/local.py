@@ -3,7 +3,8 @@
 HOME/jobs/<key>/ holds spec.json, launch.json (the order to the watchdog), lock (held by a live
 watchdog, with its process id in it), attempts/N.alive.json and N.ended.json, log.txt, and what the
 program writes. Whoever holds no lock is dead: the kernel says so, and no process id is trusted.
-launch.lock is held by who launches or stops, so that neither overtakes the other.
+launch.lock is held by who launches or stops, so that neither overtakes the other. The program
+runs in a sandbox where this machine has one: see `infra.compute.reach`.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
-from infra.compute import environments
+from infra.compute import environments, reach
 from infra.compute.launcher import (
     Handle,
     JobStatus,
@@ -36,10 +37,10 @@ from infra.compute.launcher import (
     parse_progress,
 )
 from infra.compute.watchdog import GPU_SHORTAGE, LABEL, kill_all, labelled, write_whole
+from infra.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress, Resources
 from infra.errors import LaunchError
 from infra.objects.local import disk_errors
 from infra.settings import REPOSITORY, settings
-from jobs.contract import CONTINUE_EXIT_CODE, JobResult, JobSpec, Progress, Resources
 
 START_SECONDS = 60
 PASSED_ON = re.compile(
@@ -95,6 +96,7 @@ class LocalLauncher:
                 )
         if resources.use_spot:
             raise LaunchError("this machine has no spot price", "Ask for no spot machine.")
+        reach.is_walled()
         config = settings()
         quote = Quote(
             launcher="local",
@@ -228,6 +230,8 @@ class LocalLauncher:
     def _order(
         self, folder: Path, spec: JobSpec, reservation: Reserved, attempt: int, python: Path
     ) -> None:
+        walled = spec.sandboxed and not self.whole_machine and reach.is_walled()
+        code = {REPOSITORY / name for name in ("infra", "jobs", self.package.partition(".")[0])}
         write_whole(
             folder / "launch.json",
             {
@@ -241,6 +245,7 @@ class LocalLauncher:
                 "wanted": sum(spec.resources.accelerators.values()),
                 "whole_machine": self.whole_machine,
                 "launcher": os.getpid(),
+                "sandbox": reach.reach(spec, folder, python, code) if walled else None,
             },
         )
 

@@ -7,8 +7,14 @@ that neither a lost connection nor the end of the machine loses them:
     node/<attempt>/stop             somebody wants the job to checkpoint and end
     node/log.txt, progress.jsonl    of all attempts
     node/checkpoints/step-N         the newest two, as artefacts
+    node/signatures/step-N          of each, by a key that is in no bucket
+
+A checkpoint decides what the next node computes. So it takes none but those that a node of the same
+job has signed. All else here is only told: whoever may write to the bucket can forge it.
 """
 
+import hmac
+import logging
 import shutil
 import tempfile
 import time
@@ -18,8 +24,10 @@ from pydantic import ValidationError
 
 from infra import objects
 from infra.compute.launcher import JobStatus, parse_progress
+from infra.contract import Artifact, Progress
 from infra.errors import IntegrityError, ObjectError
-from jobs.contract import Progress
+
+log = logging.getLogger("nightshift")
 
 FILES = ("log.txt", "progress.jsonl")
 KEPT_CHECKPOINTS = 2
@@ -61,9 +69,12 @@ class Mirror:
 class NodeMirror(Mirror):
     """The node's side: it fills the job's `folder` at first, then copies what is new in it."""
 
-    def __init__(self, output: str, folder: Path, attempt: int, checkpoint_seconds: float) -> None:
+    def __init__(
+        self, output: str, folder: Path, attempt: int, checkpoint_seconds: float, key: str
+    ) -> None:
         super().__init__(output)
         self.folder = folder
+        self.key = key.encode()
         self.attempt = attempt
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpointed = time.monotonic()
@@ -75,9 +86,13 @@ class NodeMirror(Mirror):
         for name in FILES:
             if (before := objects.read(f"{self.uri}/{name}")) is not None:
                 (self.folder / name).write_bytes(before)
-        for stored in objects.list_artifacts(f"{self.uri}/checkpoints")[-1:]:
+        for stored in reversed(objects.list_artifacts(f"{self.uri}/checkpoints")):
             step = stored.uri.rpartition("/")[2]
-            objects.get(stored.uri, self.folder / "checkpoints" / step, stored.sha256)
+            said = objects.read(f"{self.uri}/signatures/{step}") or b""
+            if hmac.compare_digest(said, self._signature(stored)):
+                objects.get(stored.uri, self.folder / "checkpoints" / step, stored.sha256)
+                return
+            log.warning("%s is not signed by a node of this job, and is left alone", stored.uri)
 
     def push(self, status: JobStatus) -> None:
         """Copy what changed; checkpoints at their own pace, and at once when the job has ended."""
@@ -114,16 +129,22 @@ class NodeMirror(Mirror):
             return
         uri = f"{self.uri}/checkpoints/{found[-1].name}"
         try:
-            objects.put(still, uri)
+            stored = objects.put(still, uri)
         except IntegrityError:  # an earlier attempt reached this step on another way
             objects.delete(uri)
-            objects.put(still, uri)
+            stored = objects.put(still, uri)
+        self._write(f"signatures/{found[-1].name}", self._signature(stored).decode())
         self.sent["checkpoint"] = (0, int(found[-1].name[5:]))
         for old in objects.list_artifacts(f"{self.uri}/checkpoints")[:-KEPT_CHECKPOINTS]:
             try:
                 objects.delete(old.uri)
             except ObjectError:  # it is only space
                 continue
+
+    def _signature(self, checkpoint: Artifact) -> bytes:
+        """Of its place and its content; hexadecimal digits."""
+        said = f"{checkpoint.uri} {checkpoint.sha256}".encode()
+        return hmac.digest(self.key, said, "sha256").hex().encode()
 
 
 def _link(source: str, target: str) -> None:

@@ -1,14 +1,14 @@
 """uv, told where pip finds its packages; standard library only, since `make` begins with it.
 
     python3.11 infra/compute/uv.py .venv/bin/python infra/environments/control.txt
-    python3.11 infra/compute/uv.py                       (prints the options only)
+    python3.11 infra/compute/uv.py serve                 (prints the options of an environment only)
 
 uv does not read pip's configuration, so a company's mirror that is set up for pip, or a folder of
-wheels, is handed over to uv here.
+wheels, is handed over to uv here. So are the packages that an environment shall not have although
+others ask for them: NAME.excludes.
 """
 
 import ast
-import re
 import shlex
 import subprocess
 import sys
@@ -31,7 +31,9 @@ def index_options() -> list[str]:
         for name, _, value in listed:
             if name.startswith(section):
                 settings[name.removeprefix(section)] = ast.literal_eval(value)
-    options = ["--index-strategy", "unsafe-best-match"]  # what pip does with several indexes
+    # What pip does with several indexes. No index can put another file in a pinned one's place: uv
+    # compares every hash in the file, which all but torch have.
+    options = ["--index-strategy", "unsafe-best-match"]
     for pip_name, uv_name in PIP_TO_UV.items():
         for value in settings.get(pip_name, "").split():
             options += [uv_name, value]
@@ -50,10 +52,16 @@ def _pip_config() -> str:
     return ""
 
 
+def options(requirements: Path) -> list[str]:
+    """What uv is told for the environment of a file: the indexes, and what it does without."""
+    excludes = requirements.with_suffix(".excludes")
+    return index_options() + (["--excludes", str(excludes)] if excludes.exists() else [])
+
+
 def install_command(uv: str, python: str, requirements: Path) -> list[str]:
     """The command that makes the environment of `python` hold `requirements`, byte-compiled."""
     return [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python] + [
-        *index_options(),
+        *options(requirements),
         "--requirements",
         str(requirements),
     ]
@@ -61,18 +69,16 @@ def install_command(uv: str, python: str, requirements: Path) -> list[str]:
 
 def bootstrap(python: str, requirements: Path) -> None:
     """Install uv itself into the environment of `python`, and with it the requirements."""
-    pinned = re.search(r"^uv==\S+", (ENVIRONMENTS / "control.txt").read_text(), re.MULTILINE)
-    if pinned is None:
-        sys.exit("infra/environments/control.txt does not pin uv")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", pinned[0]], check=True)
+    pinned = ["--require-hashes", "--requirement", str(ENVIRONMENTS / "uv.txt")]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
     print(f"installing {requirements.name} ...", file=sys.stderr, flush=True)
     uv = str(Path(python).parent / "uv")
     subprocess.run(install_command(uv, python, requirements), check=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        print(shlex.join(index_options()))
+    if len(sys.argv) == 2:
+        print(shlex.join(options(ENVIRONMENTS / f"{sys.argv[1]}.txt")))
         sys.exit()
     try:
         bootstrap(sys.argv[1], Path(sys.argv[2]))

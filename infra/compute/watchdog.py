@@ -29,6 +29,8 @@ from typing import IO, Any
 import psutil
 
 LABEL = "NIGHTSHIFT_JOB"
+SANDBOX = [sys.executable, "-IS", str(Path(__file__).with_name("sandbox.py"))]
+"""Quick to start, and takes no module of a job's."""
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 TICK_SECONDS = 0.1
@@ -156,12 +158,18 @@ class Watchdog:
         label = {LABEL: str(self.folder)}
         if not self.order["whole_machine"]:
             label["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        with (self.folder / "log.txt").open("ab") as log:
+        command, variables = self.order["command"], os.environ | label
+        walls = self.order["sandbox"]
+        order = {"command": command, "variables": variables, "folder": str(self.folder)}
+        with (
+            (self.folder / "log.txt").open("ab") as log,
+            _told(order | walls if walls else None) as told,
+        ):
             return subprocess.Popen(
-                self.order["command"],
-                env=os.environ | label,
+                SANDBOX if walls else command,
+                env=None if walls else variables,
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
+                stdin=told,
                 stdout=log,
                 stderr=log,
                 preexec_fn=die_with_watchdog,
@@ -233,6 +241,16 @@ def _order(folder: Path) -> dict[str, Any] | None:
         return None
     begun = folder / "attempts" / f"{order['attempt']}.alive.json"
     return None if begun.exists() else order
+
+
+def _told(order: dict[str, Any] | None) -> IO[bytes]:
+    """A standard input with an order in it, in memory, since its variables have credentials."""
+    if order is None:
+        return Path(os.devnull).open("rb")
+    told = os.fdopen(os.memfd_create("order"), "w+b")
+    told.write(json.dumps(order).encode())
+    told.seek(0)
+    return told
 
 
 def _try_lock(lock: IO[str]) -> bool:

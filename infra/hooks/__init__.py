@@ -21,13 +21,15 @@ COLUMNS = (
     " secret, previous_secret, previous_until"
 )
 
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
 
 class Hook(BaseModel):
     """One hook as it is stored, its secrets decrypted."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    name: str = Field(pattern=NAME)
     form: Form = "standard"
     flows: list[str] = Field(min_length=1)
     mapping: dict[str, str] = {}

@@ -57,6 +57,32 @@ FROM webhook_deliveries delivery JOIN hook_runs run ON run.id = delivery.run
 """
 
 
+FORGET = (
+    # a signed time keeps these from coming again; of the others the identity must stay
+    """
+    DELETE FROM webhook_deliveries delivery USING hook_runs run, hooks
+    WHERE run.id = delivery.run AND run.state IN ('started', 'refused')
+        AND delivery.received_at < now() - %(age)s
+        AND hooks.name = delivery.hook AND hooks.form = 'standard'
+    """,
+    """
+    UPDATE webhook_deliveries delivery SET body = '' FROM hook_runs run
+    WHERE run.id = delivery.run AND run.state IN ('started', 'refused')
+        AND delivery.received_at < now() - %(age)s AND run.parameters::text <> 'null'
+    """,
+    """
+    DELETE FROM hook_runs run
+    WHERE run.state IN ('started', 'refused') AND run.created_at < now() - %(age)s
+        AND NOT EXISTS (SELECT FROM webhook_deliveries delivery WHERE delivery.run = run.id)
+    """,
+    """
+    UPDATE hook_runs run SET parameters = 'null'
+    WHERE run.state IN ('started', 'refused') AND run.created_at < now() - %(age)s
+        AND run.parameters::text <> 'null'
+    """,
+)
+
+
 class AnotherFlow(Exception):
     """The same event has started another flow of its hook."""
 
@@ -190,6 +216,16 @@ def newest(pool: Pool, hook: str | None, limit: int) -> list[dict[str, Any]]:
         ).fetchall()  # fmt: skip
 
 
+def prune(pool: Pool, age: timedelta, dry_run: bool = False) -> int:
+    """Forget what was delivered longer ago and has its run; of how many deliveries.
+
+    Of forms without a signed time the identity stays, so that they cannot be sent again.
+    """
+    with pool.connection() as connection, connection.transaction(force_rollback=dry_run):
+        counts = [connection.execute(one.encode(), {"age": age}).rowcount for one in FORGET]
+    return counts[0] + counts[1]
+
+
 def replay(pool: Pool, delivery: UUID) -> UUID:
     """Start the run of a delivery once more, as a new delivery; its id."""
     new = uuid4()
@@ -201,6 +237,11 @@ def replay(pool: Pool, delivery: UUID) -> UUID:
         if old is None:
             raise InputError(
                 f"there is no delivery {delivery}", "`nightshift hooks deliveries` shows them."
+            )
+        if old["parameters"] is None:
+            raise InputError(
+                f"what the delivery {delivery} said is no longer kept",
+                "Let its sender send it anew; NIGHTSHIFT_KEEP_DAYS says for how long it is kept.",
             )
         connection.execute(
             "INSERT INTO hook_runs (id, hook, flow, parameters) VALUES (%s, %s, %s, %s)",

@@ -4,14 +4,12 @@ The key is NIGHTSHIFT_HOOKS_KEY, or a file of mode 0600 in the home folder, made
 """
 
 import base64
-import contextlib
-import os
 import secrets
-import tempfile
 from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from infra import private
 from infra.errors import SettingsError
 from infra.settings import settings
 
@@ -59,14 +57,4 @@ def _key() -> str:
     given = settings().hooks_key
     if given is not None:
         return given.get_secret_value()
-    file = _key_file()
-    with contextlib.suppress(FileNotFoundError):
-        return file.read_text().strip()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix="hooks.key.") as whole:
-        whole.write(Fernet.generate_key().decode() + "\n")
-        whole.flush()
-        os.fsync(whole.fileno())
-        with contextlib.suppress(FileExistsError):  # whoever came first has made the key
-            os.link(whole.name, file)
-    return file.read_text().strip()
+    return private.secret(_key_file(), lambda: Fernet.generate_key().decode())

@@ -15,7 +15,8 @@ uploads of a killed writer are the bucket's to remove: lifecycle AbortIncomplete
 
 Parts are numbered, not named, because names that a file system allows (control characters, 255
 bytes in each of many folders) are no good S3 keys. Contents and names are kept, modes and times
-are not. Symbolic links are followed, since a Hugging Face snapshot is a folder of links.
+are not. Symbolic links are followed, since a Hugging Face snapshot is a folder of links, but not
+out of the folder: a stranger's model may have one to your keys.
 
 S3 takes its endpoint from NIGHTSHIFT_S3_ENDPOINT_URL, read here from the environment and not from
 `infra.settings`, which job environments lack; credentials come through boto3's usual chain. They
@@ -30,11 +31,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
+from infra.contract import Artifact
 from infra.errors import InputError, IntegrityError, ObjectError, ObjectNotFound
 from infra.objects.folder import FolderStore
 from infra.objects.local import THREADS, disk_errors, flush, flush_tree, staging
 from infra.objects.manifest import MANIFEST, PARTS, UNUSABLE, Manifest, parse, scan, signature
-from jobs.contract import Artifact
 
 
 class Store(Protocol):

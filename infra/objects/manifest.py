@@ -94,12 +94,14 @@ def parse(data: bytes, uri: str) -> Manifest:
 
 
 def scan(source: Path) -> Content:
-    """Names, sizes and checksums of a file, or of all files of a folder, links followed.
+    """Names, sizes and checksums of a file, or of all files of a folder.
+
+    Links are followed inside of the folder, and to the blobs of Hugging Face's cache.
 
     Raises InputError where `source` is missing or holds what cannot be stored.
     """
     with _source_errors(source), ThreadPoolExecutor(THREADS) as pool:
-        found = [(path, stat.S_ISDIR(status.st_mode)) for path, status in _walk(source)]
+        found = [(path, stat.S_ISDIR(status.st_mode)) for path, status in _contents(source)]
         files = [path for path, is_folder in found if not is_folder]
         entries = list(pool.map(lambda path: _entry(source, path), files))
     return Content(
@@ -111,7 +113,7 @@ def scan(source: Path) -> Content:
 def signature(source: Path) -> list[tuple[str, int, int]]:
     """Name, bytes and modification time of every file: differs when the source was written to."""
     with _source_errors(source):
-        return [(path, status.st_size, status.st_mtime_ns) for path, status in _walk(source)]
+        return [(path, status.st_size, status.st_mtime_ns) for path, status in _contents(source)]
 
 
 def _entry(source: Path, path: str) -> Entry:
@@ -120,12 +122,28 @@ def _entry(source: Path, path: str) -> Entry:
         return Entry(path=path, bytes=stream.tell(), sha256=digest)
 
 
-def _walk(
-    path: Path, relative: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[str, os.stat_result]]:
+def _contents(source: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Relative path and status of every file and every empty folder."""
+    top = source.resolve()
+    allowed = [top]
+    # CACHE/models--NAME/snapshots/REVISION has links to ../../blobs
+    if top.parent.name == "snapshots":
+        allowed.append(top.parents[1] / "blobs")
+    return _walk(source, allowed)
+
+
+def _walk(
+    path: Path, allowed: list[Path], relative: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
     status = path.stat()
     identity = (status.st_dev, status.st_ino)
+    if relative and path.is_symlink():
+        target = path.resolve()
+        if not any(target.is_relative_to(folder) for folder in allowed):
+            raise InputError(
+                f"{path} leads out of its folder, to {target}.",
+                "Put a copy there in place of the link, or remove it.",
+            )
     if stat.S_ISREG(status.st_mode):
         yield relative, status
     elif not stat.S_ISDIR(status.st_mode):
@@ -140,7 +158,7 @@ def _walk(
             if not _is_utf8(name):
                 raise InputError(f"{path / name!r} is not UTF-8.", "Rename it.")
             below = f"{relative}/{name}" if relative else name
-            yield from _walk(path / name, below, (*above, identity))
+            yield from _walk(path / name, allowed, below, (*above, identity))
 
 
 def _is_utf8(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.contract import Seed
+from infra.contract import Seed
 
 
 class BaseModelConfig(BaseModel):
@@ -11,7 +11,7 @@ class BaseModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: Seed = Field(default=0, title="Seed", description="Same seed, same weights on a CPU.")
-    steps: int = Field(default=700, ge=1, title="Steps", description="Optimiser steps.")
+    steps: int = Field(default=400, ge=1, title="Steps", description="Optimiser steps.")
     batch: int = Field(default=32, ge=1, title="Batch", description="Requests in one step.")
     learning_rate: float = Field(
         default=2e-3, gt=0, title="Learning rate", description="AdamW, peak."

@@ -2,7 +2,8 @@
 
     python -m jobs.dpo.build JOB_FOLDER
 
-Inputs, each optional: `feedback` and `pairs` (JSON lines as jobs.dpo.data has them), `trajectories`
+Inputs, each optional: `feedback`, `pairs` and `held_out` (files as jobs.dpo.files and
+jobs.dpo.shapes know them; the last holds the user's own pairs to judge with), `trajectories`
 (rewarded answers of the champion, to be paired as simulated ones), `scrub` (the user's function).
 Artefact: `dataset`, a folder with train.parquet, held_out.parquet, prompts.jsonl (the held-out
 prompts, with the columns that a reward needs), card.json and card.md.
@@ -15,23 +16,24 @@ passes over that file and less than 4 GB.
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import load_dataset
 
 from infra.errors import InputError
-from jobs.dpo import card, feedback
+from jobs.dpo import card, opinions
 from jobs.dpo.config import BuildConfig
 from jobs.dpo.data import Feedback, Pair, Reading, normalised, require_one_kind, scrubbed
 from jobs.dpo.duplicates import near_duplicates, number_of, settle, vote_of
-from jobs.ppo.data import read_trajectories, stored_content
-from jobs.ppo.inputs import optional_input, stop_when_told
-from jobs.ppo.reward import load_function
-from jobs.runtime import Job, Outcome, main
+from jobs.dpo.opinions import READ, USED
+from jobs.policy.data import read_trajectories, stored_content
+from jobs.policy.reward import load_function
+from jobs.runtime import Job, Outcome, main, optional_input, stop_when_told
 
 BATCH = 10_000
 MOST_PROMPTS = 1000
@@ -57,12 +59,13 @@ class Numbers:
     def __init__(self) -> None:
         self.pair, self.voter = array("Q"), array("Q")
         self.group, self.prompt = array("Q"), array("Q")
-        self.forward, self.simulated = array("b"), array("b")
+        self.forward, self.simulated, self.apart = array("b"), array("b"), array("b")
         self.weight, self.votes = array("d"), array("q")
         self.sources: Counter[str] = Counter()
 
-    def add(self, pair: Pair) -> None:
-        vote = vote_of(pair)
+    def add(self, pair: Pair, apart: bool) -> None:
+        vote = vote_of(pair, apart)
+        self.apart.append(apart)
         self.pair.append(vote.pair)
         self.voter.append(vote.voter)
         self.forward.append(vote.forward)
@@ -80,20 +83,17 @@ class Numbers:
 
 def program(job: Job[BuildConfig]) -> Outcome:
     config = job.config
-    raw, skipped = job.scratch / "pairs.arrow", Counter[str]()
-    readings: list[Reading] = []
+    raw, told = job.scratch / "pairs.arrow", Told()
     numbers, kinds = Numbers(), set[bool]()
     with pa.OSFile(str(raw), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for batch in _batches(_pairs(job, readings, skipped)):
-            for pair in batch:
-                numbers.add(pair)
+        for batch in _batches(_pairs(job, told)):
+            for pair, apart in batch:
+                numbers.add(pair, apart)
                 kinds.add(pair.is_chat)
-            writer.write_batch(pa.record_batch(_columns(batch), schema=SCHEMA))
+            columns = _columns([pair for pair, _ in batch])
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
             job.progress(len(numbers), len(numbers), "read", pairs=float(len(numbers)))
             stop_when_told(job)
-    for reading in readings:
-        skipped.update(reading.skipped)
-        skipped["broken lines"] += reading.broken
     require_one_kind(kinds, "the feedback")
     settled = settle(*(_array(getattr(numbers, name)) for name in _VOTE))
     sure = settled.confidence >= config.min_confidence
@@ -101,24 +101,23 @@ def program(job: Job[BuildConfig]) -> Outcome:
     repeated = near_duplicates(raw, rows, config.near_duplicate, config.workers)
     rows, confidence, votes = rows[~repeated], confidence[~repeated], votes[~repeated]
     simulated = _array(numbers.simulated)[rows] != 0
-    held_out = _held_out(_array(numbers.group)[rows], config.held_out_share)
+    groups, prompts = _array(numbers.group)[rows], _array(numbers.prompt)[rows]
+    apart = _array(numbers.apart)[rows] != 0
+    held_out = apart if apart.any() else _held_out(groups, config.held_out_share)
     dropped = held_out & simulated
     judged = held_out & ~simulated
-    prompts = _array(numbers.prompt)[rows]
-    leaking = ~held_out & np.isin(prompts, prompts[judged])
+    leaking = ~held_out & (np.isin(prompts, prompts[judged]) | np.isin(groups, groups[judged]))
     counts = {
-        "read": len(numbers),
-        "exact duplicates": settled.duplicates,
-        "conflicts resolved": settled.conflicts_resolved,
-        "conflicts dropped": settled.conflicts_dropped,
+        "read": len(numbers) + told.equal,
+        **settled.left_out,
+        "simulated answers that are equal": told.equal,
         "below the least confidence": int((~sure).sum()),
         "near duplicates": int(repeated.sum()),
         "simulated, of held-out prompts": int((dropped | leaking & simulated).sum()),
-        "of prompts held out in another group": int((leaking & ~simulated).sum()),
-        **skipped,
+        "of prompts or groups that are held out": int((leaking & ~simulated).sum()),
     }
     split = {"train": ~held_out & ~leaking, "held_out": judged}
-    _require_pairs(counts, split, config, simulated=bool(simulated.any()))
+    _require_pairs(counts | told.left_out, split, config, simulated=bool(simulated.any()))
     folder = job.scratch / "dataset"
     folder.mkdir(exist_ok=True)
     statistics = card.Statistics()
@@ -129,9 +128,12 @@ def program(job: Job[BuildConfig]) -> Outcome:
                 writer.write_table(table)
                 statistics.add(name, table)
     _write_prompts(folder)
-    made = statistics.card(counts, dict(numbers.sources), [n for r in readings for n in r.named])
+    if told.equal:
+        numbers.sources["simulated"] += told.equal
+    made = statistics.card(counts, dict(numbers.sources), told.readings, told.votes)
+    made["conflicts"] = settled.conflicts
     (folder / "card.json").write_text(json.dumps(made, indent=1))
-    (folder / "card.md").write_text(card.markdown(made))
+    (folder / "card.md").write_text(card.markdown(made), "utf-8")
     metrics = {name: float(made["splits"][name]["pairs"]) for name in split}
     return Outcome(
         {**metrics, "confidence": made["mean_confidence"], "longer_wins": made["longer_wins"]},
@@ -142,31 +144,75 @@ def program(job: Job[BuildConfig]) -> Outcome:
 _VOTE = ("pair", "forward", "voter", "weight", "votes")
 
 
-def _pairs(job: Job[BuildConfig], readings: list[Reading], skipped: Counter[str]) -> Iterator[Pair]:
-    """Every pair of every input, feedback after the pairs of its file."""
+class Told:
+    """What is told of the inputs beside their pairs: how files were read, how votes were used, and
+    how many simulated pairs had equal answers."""
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+        self.votes: Counter[str] = Counter()
+        self.equal = 0
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rows and votes that make no pair, by reason."""
+        found = Counter({n: c for n, c in self.votes.items() if n not in (READ, USED)})
+        for reading in self.readings:
+            found.update(reading.skipped)
+            found["broken lines"] += reading.broken
+        return found
+
+
+def _pairs(job: Job[BuildConfig], told: Told) -> Iterator[tuple[Pair, bool]]:
+    """Every pair of every input and whether the user holds it out; these come first, so that what
+    nearly repeats them is not trained on. Feedback comes after the pairs of its file."""
     config, scrub = job.config, _scrub(job)
-    for name, option in (("pairs", "--dataset"), ("feedback", "the feedback")):
-        path = optional_input(job, name)
-        if path is None:
-            continue
-        reading = Reading(path, option)
-        readings.append(reading)
+    for reading, apart in _readings(job):
+        told.readings.append(reading)
         left: list[Feedback] = []
         for _, row in reading.rows(scrub):
             if isinstance(row, Pair):
-                yield row
+                yield row, apart
             else:
                 left.append(row)
-        yield from feedback.pairs(left, config, skipped)
+        for pair in opinions.pairs(left, config, told.votes):
+            yield pair, apart
     path = optional_input(job, "trajectories")
     if path is not None:
-        for pair in feedback.simulated_pairs(read_trajectories(path), config):
+        for pair in opinions.simulated_pairs(read_trajectories(path), config):
             pair.prompt = scrubbed(stored_content(pair.prompt), scrub)
             pair.chosen, pair.rejected = scrub(pair.chosen), scrub(pair.rejected)
             if pair.chosen == pair.rejected:
-                skipped["chosen equal to rejected"] += 1
+                told.equal += 1
             else:
-                yield pair
+                yield pair, False
+
+
+def _readings(job: Job[BuildConfig]) -> Iterator[tuple[Reading, bool]]:
+    """What is read, and whether the user holds it out."""
+    mapping, hub = job.config.map or {}, job.config.hub
+    if path := optional_input(job, "held_out"):
+        yield Reading(path, "--held-out", mapping), True
+    if path := optional_input(job, "pairs"):
+        yield Reading(path, "--dataset", mapping), False
+    if hub is not None:
+        yield Reading(Path(hub), "--dataset", mapping, rows_given=_hub_rows(hub)), False
+    if path := optional_input(job, "feedback"):
+        yield Reading(path, "the feedback"), False
+
+
+def _hub_rows(spec: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a dataset of the hub. Raises InputError naming --dataset."""
+    name, _, split = spec.partition(":")
+    try:
+        rows: Iterable[Any] = load_dataset(name, split=split or "train", streaming=True)
+        yield from enumerate(rows, 1)
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"--dataset: {spec} is no file here, and cannot be read from the hub: {why}",
+            "Give a file, or an id as ORG/NAME or ORG/NAME:SPLIT where a hub can be reached.",
+        ) from error
 
 
 def _scrub(job: Job[BuildConfig]) -> Callable[[str], str]:
@@ -194,8 +240,8 @@ def _scrub(job: Job[BuildConfig]) -> Callable[[str], str]:
     return checked
 
 
-def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
-    batch: list[Pair] = []
+def _batches(pairs: Iterator[tuple[Pair, bool]]) -> Iterator[list[tuple[Pair, bool]]]:
+    batch: list[tuple[Pair, bool]] = []
     for pair in pairs:
         batch.append(pair)
         if len(batch) == BATCH:
@@ -209,7 +255,7 @@ def _columns(batch: list[Pair]) -> dict[str, list[Any]]:
     plain = {
         name: [getattr(pair, name) for pair in batch] for name in SCHEMA.names if name != "columns"
     }
-    return {**plain, "columns": [json.dumps(p.columns) if p.columns else "{}" for p in batch]}
+    return {**plain, "columns": [json.dumps(p.columns, default=str) for p in batch]}
 
 
 def _array(values: array) -> np.ndarray:
@@ -280,6 +326,8 @@ def _write_prompts(folder: Path) -> None:
                 seen.add(row["prompt"])
                 asked = json.loads(row["prompt"]) if row["is_chat"] else row["prompt"]
                 line = {**json.loads(row["columns"]), "prompt": asked}
+                if row["group"]:
+                    line["group"] = row["group"]
                 stream.write(json.dumps(line) + "\n")
 
 

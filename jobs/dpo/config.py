@@ -1,17 +1,13 @@
 """What the jobs of DPO can be told. Imported by the control plane too: no torch here."""
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from jobs.contract import Place
-from jobs.ppo.config import (
-    EvaluateConfig,
-    JobConfig,
-    LoraHyperparameters,
-    ModelConfig,
-    SuccessConfig,
-)
+from infra.contract import JobConfig, Place
+from jobs.dpo.shapes import MAPPED
+from jobs.policy.config import EvaluateConfig, LoraHyperparameters, ModelConfig, SuccessConfig
 
 Loss = Literal[
     "sigmoid",
@@ -33,8 +29,31 @@ Loss = Literal[
 """The losses of TRL's DPOTrainer."""
 
 
+MAPPING = re.compile(r"(\w+)=(.*?)(?=[\s,]+\w+=|$)", re.DOTALL)
+
+
+def _mapping(value: Any) -> Any:
+    """{our field: the file's} of `chosen=better rejected=worse`."""
+    if isinstance(value, str):
+        found = {ours: theirs.strip() for ours, theirs in MAPPING.findall(value)}
+        if not found or MAPPING.sub("", value).strip(" ,\n\t"):
+            raise ValueError(f"{value!r} is not like chosen=better rejected=worse")
+        value = found
+    unknown = sorted(set(value or ()) - set(MAPPED))
+    if unknown:
+        raise ValueError(f"no shape has a field {unknown[0]!r}; there are {', '.join(MAPPED)}")
+    return value
+
+
 class PairChoice(JobConfig):
     """Which pairs become the dataset."""
+
+    map: Annotated[dict[str, str] | None, BeforeValidator(_mapping)] = Field(
+        default=None,
+        title="Map",
+        description="What the fields of the dataset are called there, our names first: "
+        "prompt=question chosen=better rejected=worse.",
+    )
 
     scrub: Place = Field(
         default="jobs.dpo.scrub:scrub",
@@ -87,6 +106,10 @@ class PairChoice(JobConfig):
 
 class BuildConfig(PairChoice):
     """Preferences from feedback, files and simulation."""
+
+    hub: str | None = Field(
+        default=None, title="Hub id", description="ORG/NAME or ORG/NAME:SPLIT of a dataset."
+    )
 
     workers: int | None = Field(
         default=None,
@@ -177,6 +200,21 @@ class DPOHyperparameters(LoraHyperparameters):
     )
     checkpoint_interval: int = Field(
         default=50, ge=1, title="Checkpoint interval", description="Steps between two checkpoints."
+    )
+    validation_pairs: int = Field(
+        default=128,
+        ge=0,
+        le=100_000,
+        title="Validation pairs",
+        description="Pairs, of a tenth of the prompts or groups at most, that are set aside and "
+        "not trained on: their loss chooses the best checkpoint. 0: the last one is taken.",
+    )
+    patience: int = Field(
+        default=8,
+        ge=1,
+        title="Patience",
+        description="Training ends after so many looks at the validation pairs, one a checkpoint "
+        "and eight at least, without a better policy.",
     )
 
     @model_validator(mode="after")

@@ -40,26 +40,40 @@ class Vote:
     voter: int
 
 
-def vote_of(pair: Pair) -> Vote:
-    """The numbers of a pair; unnamed users of one source are one voter."""
+def vote_of(pair: Pair, apart: bool = False) -> Vote:
+    """The numbers of a pair; unnamed users of one source are one voter. Pairs that the user holds
+    out are `apart`: they are no votes on others."""
     prompt, chosen, rejected = map(normalised, (pair.prompt, pair.chosen, pair.rejected))
     forward = chosen < rejected
     first, second = (chosen, rejected) if forward else (rejected, chosen)
-    number = number_of(prompt, first, second)
+    number = number_of(prompt, first, second, *(["apart"] if apart else []))
     source = pair.source if not pair.user else ""
     return Vote(number, forward, number_of(str(number), str(forward), pair.user, source))
 
 
 @dataclass
 class Settled:
-    """Rows that stay, with confidence [rows], 0.5 to 1, and the numbers of agreeing voters."""
+    """Rows that stay, with confidence [rows], 0.5 to 1, and the numbers of agreeing voters; and
+    the numbers of votes of which none did, and of pairs with conflicts."""
 
     rows: np.ndarray
     confidence: np.ndarray
     votes: np.ndarray
     duplicates: int
-    conflicts_resolved: int
-    conflicts_dropped: int
+    repeated: int
+    outvoted: int
+    undecided: int
+    conflicts: dict[str, int]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Why votes have no row of their own: with the rows they are all that there were."""
+        return {
+            "exact duplicates": self.duplicates,
+            "of other users with the same choice": self.repeated,
+            "outvoted": self.outvoted,
+            "cancelled by opposite votes": self.undecided,
+        }
 
 
 def settle(
@@ -91,8 +105,10 @@ def settle(
         confidence=1 / (1 + np.exp(-np.abs(net[stays]))),
         votes=agreeing[stays].astype(np.int64),
         duplicates=len(pair) - len(first),
-        conflicts_resolved=int((conflict & ~dropped).sum()),
-        conflicts_dropped=int(dropped.sum()),
+        repeated=int((wins & ~dropped[group]).sum()) - len(rows),
+        outvoted=int((~wins & ~dropped[group]).sum()),
+        undecided=int(dropped[group].sum()),
+        conflicts={"resolved": int((conflict & ~dropped).sum()), "dropped": int(dropped.sum())},
     )
 
 

@@ -2,36 +2,40 @@
 
     python -m jobs.dpo.evaluate JOB_FOLDER
 
-Inputs: `dataset`, and as jobs.ppo.evaluate; without `prompts` those of the dataset; `judge` is the
-user's file. Artefacts: `evaluation` as there, with `win` in each row, the probability that the
+Inputs: `dataset`, and as jobs.policy.evaluate; without `prompts` those of the dataset; `judge` is
+the user's file. Artefacts: `evaluation` as there, with `win` in each row, the probability that the
 candidate's answer beats the champion's, and, where prompts have a `reference`, ROUGE-L of each
 policy's answer; `pairs`, JSON lines with the log-probabilities of the held-out pairs under each
 policy, nats, answers cut at the training's length:
 
     {"group", "chosen_length", "rejected_length", "base": [chosen, rejected], "tokens": [n, n], ...}
 
-Metrics beside those of jobs.ppo.evaluate: how often each policy finds the chosen answer likelier,
-in all and a token; the accuracy and margin of its implicit reward; corpus BLEU.
+Metrics beside those of jobs.policy.evaluate: how often each policy finds the chosen answer
+likelier, in all and a token; the accuracy and margin of its implicit reward; corpus BLEU.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 from jobs.dpo.config import PairEvaluateConfig
 from jobs.dpo.data import normalised
 from jobs.dpo.judge import Judge
-from jobs.dpo.pairs import content, fitting_prompts, limit_of, load, with_room
-from jobs.ppo.data import Prompt, Trajectory, read_prompts, stored_content
-from jobs.ppo.evaluate import POLICIES, evaluate, write_rows
-from jobs.ppo.inputs import optional_input, stop_when_told
-from jobs.ppo.policy import Policy, load_base
-from jobs.ppo.scoring import chunks, score
-from jobs.runtime import Job, Outcome, main
+from jobs.dpo.pairs import (
+    fitting_prompts,
+    lengths,
+    limit_of,
+    load,
+    log_probabilities,
+    with_room,
+)
+from jobs.policy.data import Prompt, read_prompts, stored_content
+from jobs.policy.evaluate import POLICIES, evaluate, write_rows
+from jobs.policy.model import Policy, load_base
+from jobs.runtime import Job, Outcome, main, optional_input
 
 
 def program(job: Job[PairEvaluateConfig]) -> Outcome:
@@ -60,6 +64,8 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
     if pairs:
         metrics["longer_accuracy"] = _share(len(p["chosen"]) - len(p["rejected"]) for p in pairs)
     metrics["held_out_pairs"] = float(len(pairs))
+    limit = limit_of(shapes, config.max_tokens)
+    metrics["held_out_cut"] = float(sum(length > limit for length in lengths(pairs, shapes)))
     path = job.scratch / "pairs.jsonl"
     with path.open("w") as stream:
         for n, pair in enumerate(pairs):
@@ -69,33 +75,6 @@ def program(job: Job[PairEvaluateConfig]) -> Outcome:
             row |= {name: scored[name][n][:2] for name in POLICIES}
             stream.write(json.dumps(row) + "\n")
     return Outcome(metrics, {"evaluation": write_rows(job, rows), "pairs": path})
-
-
-@torch.no_grad()
-def log_probabilities(
-    job: Job[Any], policy: Policy, pairs: Sequence[dict[str, Any]]
-) -> list[list[float]]:
-    """[chosen, rejected, tokens of chosen, tokens of rejected] of each pair, nats."""
-    limit = limit_of(policy, job.config.max_tokens)
-    texts: list[Trajectory] = []
-    for pair in pairs:
-        asked = policy.encode(Prompt(content(pair["prompt"], pair["is_chat"])))
-        for side in ("chosen", "rejected"):
-            ids = policy.tokenizer(pair[side], add_special_tokens=False)["input_ids"]
-            answer = [*ids, policy.tokenizer.eos_token_id][: limit - len(asked)]
-            texts.append(
-                Trajectory.model_construct(prompt_token_ids=asked, completion_token_ids=answer)
-            )
-    found = [0.0] * len(texts)
-    for part in chunks([t.length for t in texts], policy.tokens_at_once):
-        stop_when_told(job)
-        batch = [texts[i] for i in part]
-        logprobs = score(policy, batch, 1.0).logprobs
-        lengths = [len(t.completion_token_ids) for t in batch]
-        for index, each in zip(part, logprobs.split(lengths), strict=True):
-            found[index] = float(each.double().sum())
-    counts = [float(len(t.completion_token_ids)) for t in texts]
-    return [[found[n], found[n + 1], counts[n], counts[n + 1]] for n in range(0, len(texts), 2)]
 
 
 def _pair_metrics(name: str, scored: dict[str, list[list[float]]], beta: float) -> dict[str, float]:

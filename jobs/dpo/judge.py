@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from infra.errors import InputError
-from jobs.ppo.data import Prompt
-from jobs.ppo.reward import accepted_arguments, arguments_of, load_function
+from jobs.policy.data import Prompt
+from jobs.policy.reward import accepted_arguments, arguments_of, load_function
 
 
 def undecided(completions: Sequence[Any], **_: Any) -> list[float]:

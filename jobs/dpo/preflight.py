@@ -5,13 +5,15 @@
 Takes the config and the inputs of `jobs.dpo.train`, and `prompts` (held out), `success`, and
 `reward` or `judge` (the user's file or folder). Sees that the base has what training needs (files
 of the weights that its configuration describes, embeddings of all its tokenizer's tokens, an
-end-of-sequence token, a chat template where there are chats), that prompts leave room, that none is
+end-of-sequence token, where there are chats a template that ends answers with it), that prompts
+leave room and no more than half of the pairs have an answer that is cut, that no prompt is
 both trained on and judged on (case and white space aside), that LoRA and the champion's adapter fit
 the base, and that the reward or judge, and what tells success, give numbers.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model_state_dict
@@ -22,13 +24,13 @@ from jobs.dpo.config import PreflightConfig
 from jobs.dpo.data import normalised
 from jobs.dpo.fit import fit, machine, shape_of
 from jobs.dpo.judge import Judge
-from jobs.dpo.pairs import fitting, fitting_prompts, limit_of, load
+from jobs.dpo.pairs import cut_answers, fitting, fitting_prompts, lengths, limit_of, load
 from jobs.dpo.train import require_special_tokens
-from jobs.ppo.data import Prompt, read_prompts
-from jobs.ppo.inputs import base_identity, job_success, optional_input
-from jobs.ppo.policy import Policy, add_adapter, check_base, load_base, new_adapter
-from jobs.ppo.reward import load_reward
-from jobs.runtime import Job, Outcome, main
+from jobs.policy.data import Prompt, read_prompts
+from jobs.policy.inputs import base_identity, job_success
+from jobs.policy.model import Policy, add_adapter, check_base, load_base, new_adapter
+from jobs.policy.reward import load_reward
+from jobs.runtime import Job, Outcome, main, optional_input
 
 TRIED_PROMPTS = 4
 MOST_PAIRS = 20_000
@@ -54,16 +56,18 @@ def program(job: Job[PreflightConfig]) -> Outcome:
     tried, success = judged[:TRIED_PROMPTS], job_success(job)
     for text in ("", "nonsense", '{"a": 1}'):
         texts = [text] * len(tried)
+        ids = [policy.tokenizer(text, add_special_tokens=False)["input_ids"]] * len(tried)
         if config.judge:
             Judge(config.judge, optional_input(job, "judge")).wins(tried, texts, texts)
         elif config.reward:
-            load_reward(config.reward, optional_input(job, "reward"))(tried, texts)
+            load_reward(config.reward, optional_input(job, "reward"))(tried, texts, ids)
         if success:
-            success(tried, texts)
+            success(tried, texts, ids)
     champion = optional_input(job, "champion")
     if champion:
         check_base(champion, base_identity(job))
         _check_adapter(policy, champion / "adapter")
+    cut = cut_answers(lengths(pairs, policy), limit_of(policy, config.max_tokens))
     plan = fit(machine(), shape_of(policy.model), config, limit_of(policy, config.max_tokens))
     if not champion:
         add_adapter(policy, new_adapter(config, policy))
@@ -72,6 +76,7 @@ def program(job: Job[PreflightConfig]) -> Outcome:
             "parameters": float(sum(p.numel() for p in policy.model.parameters())),
             "pairs": float(len(pairs)),
             "too_long": float(len(stored) - len(pairs)),
+            "cut_share": cut / len(pairs),
             "held_out_prompts": float(len(judged)),
             "held_out_too_long": float(len(prompts) - len(judged)),
             "micro_batch_here": float(plan.micro_batch),
@@ -94,7 +99,7 @@ def _check_apart(trained: Iterable[str], held_out: list[Prompt]) -> None:
 def _check_answers(policy: Policy, pairs: Dataset) -> None:
     """Raises InputError where an answer has a token that the base does not know."""
     for side in ("chosen", "rejected"):
-        for batch in pairs.select_columns([side]).iter(1000):
+        for batch in cast(Iterable[dict[str, Any]], pairs.select_columns([side]).iter(1000)):
             for ids in policy.tokenizer(batch[side], add_special_tokens=False)["input_ids"]:
                 policy.require_known(ids)
 

@@ -4,15 +4,15 @@
 
 Inputs: `dataset` (a folder of jobs.dpo.build), and optionally `base`. It sees only the pairs that
 the policy is trained on, so held-out prompts are new to both. Artefact and metrics: as
-jobs.ppo.reward_model.
+jobs.policy.reward_model.
 """
 
 from typing import Any
 
 from jobs.dpo.pairs import content, load
-from jobs.ppo.config import RewardModelConfig
-from jobs.ppo.data import Preference
-from jobs.ppo.reward_model import train
+from jobs.policy.config import RewardModelConfig
+from jobs.policy.data import Preference
+from jobs.policy.reward_model import train
 from jobs.runtime import Job, Outcome, main
 
 

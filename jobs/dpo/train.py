@@ -19,10 +19,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from datasets import Dataset
 from transformers import set_seed
 from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
@@ -30,9 +33,10 @@ from trl import DPOTrainer
 from infra.errors import InputError
 from jobs.dpo.config import DPOConfig
 from jobs.dpo.fit import Fit, fit, machine, shape_of
-from jobs.dpo.pairs import fitting, for_trainer, limit_of, load
-from jobs.ppo.inputs import base_identity, optional_input
-from jobs.ppo.policy import (
+from jobs.dpo.pairs import cut_answers, fitting, for_trainer, limit_of, load
+from jobs.dpo.validation import Validation, split
+from jobs.policy.inputs import base_identity
+from jobs.policy.model import (
     LEARNING_RATE_TIMES_WIDTH,
     Policy,
     check_base,
@@ -41,8 +45,8 @@ from jobs.ppo.policy import (
     new_adapter,
     save_candidate,
 )
-from jobs.runtime import Interrupted, Job, Outcome, main
-from jobs.trainer import run, trainer_arguments
+from jobs.policy.trainer import run, trainer_arguments
+from jobs.runtime import Interrupted, Job, Outcome, main, optional_input
 
 LOGGED = {
     "rewards/accuracies": "accuracy",
@@ -125,21 +129,31 @@ def train(job: Job[DPOConfig], plan: Fit) -> dict[str, float]:
     policy = load_base(config, optional_input(job, "base"), quantised=plan.quantised)
     require_special_tokens(policy)
     stored = load(job.input("dataset") / "train.parquet", job.scratch / "cache")
-    pairs = fitting(stored, policy, config.max_tokens)
+    fit_in = fitting(stored, policy, config.max_tokens)
+    pairs, apart = split(fit_in, 0 if unjudged(plan) else config.validation_pairs)
     adapter = None
     if champion:
         load_candidate(policy, champion, trainable=True)
     else:
         adapter = new_adapter(config, policy)
+    told = TRLConfig(**arguments(job, plan, policy, pairs))
     trainer = DPOTrainer(
         model=policy.model,
-        args=TRLConfig(**arguments(job, plan, policy, pairs)),
+        args=told,
         train_dataset=for_trainer(pairs),
         processing_class=policy.tokenizer,
         peft_config=adapter,
     )
+    rows = cast(Dataset, trainer.train_dataset)
+    cut = cut_answers(_lengths(rows), limit_of(policy, config.max_tokens))
+    policy.model = trainer.model
+    weight = likelihood_weight(config, pairs["source"])
+    validation = Validation(job, policy, apart, weight)
+    if apart:
+        trainer.add_callback(validation)
     run(job, trainer, config.seed, LOGGED)
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
+    validation.best.put_back(policy)
     if trainer.is_world_process_zero():
         folder = job.scratch / "candidate"
         folder.mkdir(exist_ok=True)
@@ -151,11 +165,21 @@ def train(job: Job[DPOConfig], plan: Fit) -> dict[str, float]:
         "accuracy": _last(history, "rewards/accuracies"),
         "margin": _last(history, "rewards/margins"),
         "steps": float(trainer.state.global_step),
-        "pairs": float(len(pairs)),
-        "too_long": float(len(stored) - len(pairs)),
-        "label_smoothing": float(trainer.args.label_smoothing),
-        "sft_weight": likelihood_weight(config, pairs["source"]),
+        "pairs": float(len(rows)),
+        "too_long": float(len(stored) - len(fit_in)),
+        "validation": float(len(apart)),
+        "cut": float(cut),
+        "trained": float(min(len(rows), trainer.state.global_step * config.effective_batch)),
+        "label_smoothing": float(told.label_smoothing),
+        "sft_weight": weight,
+        **validation.metrics,
     }
+
+
+def unjudged(plan: Fit) -> bool:
+    """Whether looking at pairs would spoil the training: on a CPU bitsandbytes packs weights of 4
+    bits anew for inference, and cannot train on them afterwards."""
+    return plan.quantised and not torch.cuda.is_available()
 
 
 def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, pairs: Any) -> dict[str, Any]:
@@ -186,6 +210,17 @@ def arguments(job: Job[DPOConfig], plan: Fit, policy: Policy, pairs: Any) -> dic
         "precompute_ref_log_probs": config.precompute_reference,
         "save_steps": config.checkpoint_interval,
     }
+
+
+def _lengths(rows: Dataset) -> list[int]:
+    """Tokens of each row's prompt with the longer of its answers, as TRL has made them."""
+    found: list[int] = []
+    columns = rows.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+    for batch in columns.with_format("arrow").iter(1000):
+        sizes: Any = [pc.call_function("list_value_length", [c]) for c in cast(Any, batch).columns]
+        prompt, chosen, rejected = (size.to_numpy() for size in sizes)
+        found += (prompt + np.maximum(chosen, rejected)).tolist()
+    return found
 
 
 def likelihood_weight(config: DPOConfig, sources: Sequence[str]) -> float:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
+from jobs.policy.data import Trajectory
+from jobs.policy.model import Policy
+from jobs.policy.rollout import Completion
+from jobs.policy.scoring import chunks, score
 from jobs.ppo.config import PPOConfig
-from jobs.ppo.data import Trajectory
-from jobs.ppo.policy import Policy
-from jobs.ppo.rollout import Completion
-from jobs.ppo.scoring import chunks, score
 
 KL_STOP_FACTOR = 1.5
 """Updates stop beyond this multiple of the target KL, as in OpenAI's Spinning Up."""

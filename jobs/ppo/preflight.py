@@ -8,12 +8,13 @@ nonsensical and sampled completions, and what tells success for the first two. M
 the model and of the prompts.
 """
 
+from jobs.policy.data import check_apart, read_prompts, read_trajectories
+from jobs.policy.inputs import base_identity, job_reward, job_success
+from jobs.policy.model import check_base
+from jobs.policy.rollout import roll_out
 from jobs.ppo.config import PreflightConfig
-from jobs.ppo.data import check_apart, read_prompts, read_trajectories
-from jobs.ppo.inputs import base_identity, job_reward, job_success, optional_input
-from jobs.ppo.policy import check_base, load_policy
-from jobs.ppo.rollout import roll_out
-from jobs.runtime import Job, Outcome, main
+from jobs.ppo.policy import load_policy
+from jobs.runtime import Job, Outcome, main, optional_input
 
 TRIED_PROMPTS = 4
 TRIED_TOKENS = 8
@@ -30,13 +31,14 @@ def program(job: Job[PreflightConfig]) -> Outcome:
         read_trajectories(trajectories)
     reward, success = job_reward(job), job_success(job)
     tried = prompts[:TRIED_PROMPTS] + held_out[:TRIED_PROMPTS]
-    for text in ("", "nonsense", '{"a": 1}'):
-        for judging in filter(None, (reward, success)):
-            judging(tried, [text] * len(tried))
     champion = optional_input(job, "champion")
     if champion:
         check_base(champion, base_identity(job))
     policy = load_policy(config, optional_input(job, "base"), champion)
+    for text in ("", "nonsense", '{"a": 1}'):
+        ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for judging in filter(None, (reward, success)):
+            judging(tried, [text] * len(tried), [ids] * len(tried))
     lengths = [len(ids) for ids in policy.encode_all(prompts + held_out, config.max_new_tokens)]
     roll_out(
         policy,

@@ -5,8 +5,9 @@
 Inputs: `prompts` (JSON lines), and optionally `base` (model folder), `champion` (candidate folder
 of an earlier night), `trajectories` (JSON lines with behaviour log-probabilities), `reward` (the
 user's file or folder). Artefact: `candidate`, a folder with `adapter/` in PEFT's format,
-`value_head.safetensors` and `base.json`. Metrics: the mean greedy reward on the same training
-prompts before, after the stored trajectories and after the fresh rollouts, and what it took.
+`value_head.safetensors` and `base.json`: that of the iteration after which the mean greedy reward
+on training prompts that are set aside was highest. Metrics: that reward before, after the stored
+trajectories and of the candidate, and what it took.
 
 Iteration 0 is the stored night: one trust region, which moves a policy only so far; so every
 further iteration samples afresh. Each begins with a seed of its own, and the checkpoint holds all
@@ -20,14 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
+from jobs.policy.best import Best, split
+from jobs.policy.data import Prompt, Trajectory, read_prompts, read_trajectories
+from jobs.policy.inputs import base_identity, job_reward
+from jobs.policy.model import check_base, save_candidate
+from jobs.policy.rollout import roll_out
 from jobs.ppo.config import PPOConfig
-from jobs.ppo.data import Prompt, Trajectory, read_prompts, read_trajectories
-from jobs.ppo.inputs import base_identity, job_reward, optional_input, stop_when_told
-from jobs.ppo.policy import check_base, learning_rates, load_policy, save_candidate
+from jobs.ppo.policy import greedy_reward, learning_rates, load_policy
 from jobs.ppo.ppo import Experience, experience, kl_k3, update
-from jobs.ppo.rollout import greedy_reward, roll_out
-from jobs.runtime import Interrupted, Job, Outcome, main
+from jobs.runtime import Interrupted, Job, Outcome, main, optional_input, stop_when_told
 
 
 @dataclass
@@ -45,10 +50,12 @@ class State:
 class Night:
     def __init__(self, job: Job[PPOConfig]) -> None:
         self.job, self.config = job, job.config
-        self.prompts = read_prompts(job.input("prompts"))
+        self.prompts, self.apart = split(
+            read_prompts(job.input("prompts")), self.config.probe_prompts
+        )
         self.reward = job_reward(job)
         self.base = base_identity(job)
-        self.state = State()
+        self.state, self.best = State(), Best(self.config.patience)
         self.began = time.monotonic()
         champion = optional_input(job, "champion")
         if champion:
@@ -83,30 +90,40 @@ class Night:
                 self._learn_from_fresh()
             self.state.iteration += 1
             self._checkpoint()
-        self.state.metrics["reward_after_rerolls"] = self._probe()
+        self.best.put_back(self.policy)
         folder = self.job.scratch / "candidate"
         folder.mkdir(exist_ok=True)
         save_candidate(self.policy, folder, self.base)
         metrics = {
+            "reward_after_rerolls": self.state.metrics["reward_before"],
             **self.state.metrics,
+            **self.best.metrics,
+            "validation_prompts": float(len(self.apart)),
             "iterations": float(self.state.iteration - 1),
             "episodes": float(self.state.episodes),
             "seconds": self._seconds(),
+            "cut_at_window": float(self._late() and not self._done() and not self.state.reached),
         }
         return Outcome(metrics, {"candidate": folder})
 
     def _learn_from_stored(self) -> None:
         path = optional_input(self.job, "trajectories")
         stored = read_trajectories(path) if path else []
-        usable = [t for t in stored if self._staleness(t) <= self.config.max_staleness]
+        fresh = [t for t in stored if self._staleness(t) <= self.config.max_staleness]
+        trained = {prompt.text for prompt in self.prompts}
+        validated = {prompt.text for prompt in self.apart} - trained
+        usable = [t for t in fresh if t.prompt not in validated]
         self.state.metrics["stored_used"] = float(len(usable))
-        self.state.metrics["stored_too_stale"] = float(len(stored) - len(usable))
+        self.state.metrics["stored_too_stale"] = float(len(stored) - len(fresh))
+        self.state.metrics["stored_set_aside"] = float(len(fresh) - len(usable))
         if usable:
             batch = experience(self.policy, usable, self.config, check=self._check)
             drift = torch.cat([kl_k3(e.behaviour, e.start) for e in batch])
             self.state.metrics["stored_kl"] = float(drift.mean())
             self._improve(batch, self.config.stored_clip_high, "stored trajectories")
-        self.state.metrics["reward_after_stored"] = self._probe()
+            self.state.metrics["reward_after_stored"] = self.best.reward
+        else:
+            self.state.metrics["reward_after_stored"] = self.state.metrics["reward_before"]
 
     def _learn_from_fresh(self) -> None:
         count = self.config.rollouts // self.config.samples_per_prompt
@@ -122,6 +139,9 @@ class Night:
             seed=self._seed(1),
             batch=self.config.rollout_batch,
             check=self._check,
+            trainer_state=TrainerState(
+                global_step=self.state.iteration, max_steps=self.config.iterations
+            ),
         )
         batch = experience(self.policy, rolled, self.config, completions, check=self._check)
         self.state.position += count
@@ -139,11 +159,14 @@ class Night:
         rewards = [e.trajectory.reward for e in batch]
         reference = torch.cat([kl_k3(e.start, e.reference) for e in batch])
         reward = sum(rewards) / len(rewards)
+        validation = self._probe()
+        self.best.see(self.state.iteration, validation, self.policy)
         self.job.progress(
             self.state.iteration,
             self.config.iterations,
             message,
             reward=reward,
+            validation=validation,
             kl=float(reference.sum()) / len(batch),
             length=len(reference) / len(batch),
             **measured,
@@ -151,7 +174,7 @@ class Night:
         return reward
 
     def _probe(self) -> float:
-        return greedy_reward(self.policy, self.prompts, self.reward, self.config, self._check)
+        return greedy_reward(self.policy, self.apart, self.reward, self.config, self._check)
 
     def _prompt(self, number: int) -> Prompt:
         """The `number`-th prompt of an endless pass over the data, shuffled anew each round."""
@@ -171,9 +194,14 @@ class Night:
         return abs(int(ours) - int(theirs))
 
     def _finished(self) -> bool:
-        late = self.config.minutes is not None and self._seconds() > 60 * self.config.minutes
-        done = self.state.iteration > self.config.iterations
-        return done or ((late or self.state.reached) and self.state.iteration > 0)
+        early = self._late() or self.state.reached
+        return self._done() or (early and self.state.iteration > 0)
+
+    def _done(self) -> bool:
+        return self.state.iteration > self.config.iterations or self.best.exhausted
+
+    def _late(self) -> bool:
+        return self.config.minutes is not None and self._seconds() > 60 * self.config.minutes
 
     def _check(self) -> None:
         stop_when_told(self.job)
@@ -198,6 +226,7 @@ class Night:
         torch.save(
             {
                 "state": {**asdict(self.state), "seconds": self._seconds()},
+                "best": self.best.state(),
                 "optimiser": self.optimiser.state_dict(),
                 "torch": torch.get_rng_state(),
                 "python": random.getstate(),
@@ -207,8 +236,9 @@ class Night:
         )
 
     def _restore(self, folder: Path) -> None:
-        saved = torch.load(folder / "state.pt", weights_only=False)
-        self.state = State(**saved["state"])
+        with safe_globals():  # numbers of numpy, and no code
+            saved = torch.load(folder / "state.pt", weights_only=True)
+        self.state, self.best = State(**saved["state"]), Best(**saved["best"])
         self.optimiser.load_state_dict(saved["optimiser"])
         torch.set_rng_state(saved["torch"])
         random.setstate(saved["python"])

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
+from infra.contract import Group
+
 
 class Quantity(NamedTuple):
     """A named number with its unit and the range that designs are drawn from."""
@@ -37,33 +39,49 @@ DESIGN = (
     Quantity("setback", "K", 0, 6, "lower heating setpoint at night"),
 )
 CLIMATE = (
-    Quantity("latitude", "deg", 0, 62, "north"),
-    Quantity("mean_temperature", "degC", -3, 27, "of the year"),
-    Quantity("seasonal_swing", "K", 2, 18, "amplitude of the year"),
-    Quantity("daily_swing", "K", 2, 9, "amplitude of the day"),
-    Quantity("clearness", "1", 0.35, 0.68, "global over extraterrestrial radiation"),
-    Quantity("wind", "m/s", 1, 6, "mean speed at 10 m"),
+    Quantity("latitude", "deg", 0, 66, "north"),
+    Quantity("warmth", "K", -8, 9, "above what latitude and altitude let expect"),
+    Quantity("seasonality", "1", 0, 1, "of the seasons, from maritime to continental"),
+    Quantity("daily_swing", "K", 1.5, 9.5, "amplitude of the day"),
+    Quantity("clearness", "1", 0.33, 0.7, "global over extraterrestrial radiation"),
+    Quantity("wind", "m/s", 0.8, 7, "mean speed at 10 m"),
+    Quantity("height", "1", 0, 1, "share of places that lie lower"),
+    Quantity("dryness", "K", 1.5, 18, "dew point below the day's mean temperature"),
 )
 DEGREE_DAYS = (
-    Quantity("heating_degrees_5", "K d", 0, 3900, "below 5 degC, summed over the year"),
-    Quantity("heating_degrees_12", "K d", 0, 5900, "below 12 degC"),
-    Quantity("heating_degrees_18", "K d", 0, 7900, "below 18 degC"),
-    Quantity("cooling_degrees_24", "K d", 0, 2800, "above 24 degC"),
+    Quantity("heating_degrees_5", "K d", 0, 7500, "below 5 degC, summed over the year"),
+    Quantity("heating_degrees_12", "K d", 0, 10000, "below 12 degC"),
+    Quantity("heating_degrees_18", "K d", 0, 12500, "below 18 degC"),
+    Quantity("cooling_degrees_24", "K d", 0, 4500, "above 24 degC"),
 )
 """Degree days, from every hour of the year: how often it is how cold, which swings do not tell."""
+FACINGS = ("north", "east", "south", "west")
+REFERENCE = tuple(
+    Quantity(f"{load}_{room}_{facing}", "kWh/m2", 0, 900, "a year, of a reference room")
+    for room in ("light", "heavy")
+    for load in ("heating", "cooling")
+    for facing in FACINGS
+)
+"""What rooms that are always the same need: how sun, temperature, sky and wind go together."""
+JOINT = (
+    Quantity("pressure", "kPa", 70, 104, "of the air, mean"),
+    Quantity("sky_depression", "K", 2, 30, "of the sky below the air, mean"),
+    *REFERENCE,
+)
 WEATHER = (
-    Quantity("latitude", "deg", 0, 62, "north"),
-    Quantity("mean_temperature", "degC", -4, 28, "of the year"),
-    Quantity("seasonal_swing", "K", 2, 19, "half the span of the monthly means"),
-    Quantity("daily_swing", "K", 2, 10, "half the mean daily span"),
-    Quantity("global_radiation", "kWh/m2", 550, 2600, "on the horizontal, a year"),
-    Quantity("diffuse_share", "1", 0.2, 0.9, "of the global radiation"),
-    Quantity("wind", "m/s", 1, 6.5, "mean speed at 10 m"),
-    Quantity("north_radiation", "kWh/m2", 250, 950, "on a vertical plane, a year"),
-    Quantity("east_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
-    Quantity("south_radiation", "kWh/m2", 450, 1850, "on a vertical plane, a year"),
-    Quantity("west_radiation", "kWh/m2", 350, 1550, "on a vertical plane, a year"),
+    Quantity("latitude", "deg", 0, 66, "north"),
+    Quantity("mean_temperature", "degC", -14, 36, "of the year"),
+    Quantity("seasonal_swing", "K", 0.4, 26, "half the span of the monthly means"),
+    Quantity("daily_swing", "K", 1.4, 11, "half the mean daily span"),
+    Quantity("global_radiation", "kWh/m2", 500, 2600, "on the horizontal, a year"),
+    Quantity("diffuse_share", "1", 0.2, 1, "of the global radiation"),
+    Quantity("wind", "m/s", 0.8, 7, "mean speed at 10 m"),
+    Quantity("north_radiation", "kWh/m2", 230, 1000, "on a vertical plane, a year"),
+    Quantity("east_radiation", "kWh/m2", 250, 1550, "on a vertical plane, a year"),
+    Quantity("south_radiation", "kWh/m2", 300, 1850, "on a vertical plane, a year"),
+    Quantity("west_radiation", "kWh/m2", 250, 1550, "on a vertical plane, a year"),
     *DEGREE_DAYS,
+    *JOINT,
 )
 """What the surrogate is told of the weather, worked out from the hours of a year."""
 INPUTS = tuple(q.name for q in DESIGN + WEATHER)
@@ -102,12 +120,14 @@ GIVEN = 999_999
 
 
 class SimulateConfig(BaseModel):
-    """Designs to simulate: how many, over how many climates."""
+    """Designs to simulate: how many, over how many climates; or all in the given weather, each
+    counted as a climate of its own, so that designs are what is split and judged."""
 
     designs: int = Field(ge=1)
     climates: int = Field(ge=1)
     seed: int = Field(ge=0)
     steps_per_hour: int = 1
+    town: bool = False
 
 
 class CollectConfig(BaseModel):
@@ -126,7 +146,7 @@ class EvaluateConfig(BaseModel):
     generation: int = Field(ge=0)
 
 
-class Optimisation(BaseModel):
+class Optimisation(Group):
     """How designs are searched."""
 
     risk_aversion: float = Field(
@@ -151,7 +171,7 @@ class OptimiseConfig(Optimisation):
     seed: int = Field(default=0, ge=0)
 
 
-class Training(BaseModel):
+class Training(Group):
     """How the surrogate is trained."""
 
     designs: int = Field(

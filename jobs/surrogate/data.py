@@ -7,6 +7,7 @@ A table has config.INPUTS, config.OUTPUTS (NaN where not measured) and
     climate      simulated designs of one climate share it, and with it their part
     generation   how many versions there were when a design was simulated
     real         whether it was observed
+    physics      the EDITION of the simulation that made it
 """
 
 import hashlib
@@ -18,15 +19,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from jobs.surrogate.config import DESIGN, GIVEN, INPUTS, OUTPUTS
+from jobs.surrogate.config import DESIGN, GIVEN, INPUTS, JOINT, OUTPUTS, WEATHER
 from jobs.surrogate.designs import complete
+from jobs.thermal import EDITION
 
 PARTS = ("train", "calibrate", "held_out")
 CLIMATES_A_GENERATION = GIVEN + 1
 IDENTITY = [*(quantity.name for quantity in DESIGN), "latitude", *OUTPUTS]
 """What makes two observations the same: what is told of the weather is worked out anew with each
 release, or estimated."""
-COLUMNS = [*INPUTS, *OUTPUTS, "part", "climate", "generation", "real"]
+_WEATHER = [quantity.name for quantity in WEATHER]
+COLUMNS = [*INPUTS, *OUTPUTS, "part", "climate", "generation", "real", "physics"]
 
 
 def from_simulation(path: Path, generation: int, seed: int) -> pd.DataFrame:
@@ -41,7 +44,7 @@ def from_simulation(path: Path, generation: int, seed: int) -> pd.DataFrame:
         "train",
     )
     climate = table["climate"] + generation * CLIMATES_A_GENERATION
-    return table.assign(part=part, climate=climate, generation=generation, real=False)[COLUMNS]
+    return _placed(table, part, climate, generation, real=False)
 
 
 def from_observations(path: Path, generation: int) -> pd.DataFrame:
@@ -52,20 +55,47 @@ def from_observations(path: Path, generation: int) -> pd.DataFrame:
     fifths = [_fifth(row) for row in table[IDENTITY].to_numpy()]
     part = np.select([np.equal(fifths, 0), np.equal(fifths, 1)], ["calibrate", "held_out"], "train")
     climate = -1 - np.arange(len(table))
-    return table.assign(part=part, climate=climate, generation=generation, real=True)[COLUMNS]
+    return _placed(table, part, climate, generation, real=True)
+
+
+def _placed(
+    table: pd.DataFrame,
+    part: np.ndarray,
+    climate: np.ndarray | pd.Series,
+    generation: int,
+    *,
+    real: bool,
+) -> pd.DataFrame:
+    told = {"part": part, "climate": climate, "generation": generation}
+    return table.assign(**told, real=real, physics=EDITION)[COLUMNS]
 
 
 def _fifth(row: np.ndarray) -> int:
     return int.from_bytes(hashlib.sha256(row.astype(float).tobytes()).digest()[:4], "big") % 5
 
 
+def only_weather(simulated: pd.DataFrame) -> pd.Series | None:
+    """The numbers of the weather, where all designs stand in the same."""
+    weathers = simulated[_WEATHER].drop_duplicates()
+    return weathers.iloc[0] if len(weathers) == 1 else None
+
+
+def in_weather(memory: pd.DataFrame, weather: pd.Series) -> pd.DataFrame:
+    """The designs of `memory` that stand in that weather: a town's model learns of no other."""
+    return memory[np.isclose(memory[_WEATHER], weather).all(axis=1)]
+
+
 def gather(
     simulated: pd.DataFrame, observed: pd.DataFrame | None, memory: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """All that a version learns from. The memory's observations are in `observed` again."""
+    """All that a version learns from. The memory's observations are in `observed` again; its
+    simulated designs of a release that described the weather with less, or gave them other loads,
+    are not learnt again."""
     tables = [simulated]
     if memory is not None:
-        tables.append(memory[~memory["real"]])
+        known = memory[[quantity.name for quantity in JOINT]].notna().all(axis=1)
+        same = memory["physics"] == EDITION
+        tables.append(memory[~memory["real"] & known & same])
     if observed is not None:
         tables.append(observed)
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
@@ -73,7 +103,8 @@ def gather(
 
 def recall(champion: Path) -> pd.DataFrame:
     """What a champion remembers."""
-    return complete(pd.read_parquet(champion / "memory.parquet"))
+    memory = complete(pd.read_parquet(champion / "memory.parquet"))
+    return memory.assign(physics=memory.get("physics", 1))
 
 
 def remember(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:

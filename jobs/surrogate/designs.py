@@ -1,7 +1,7 @@
 """Designs: sampled, read from the user's files, checked, and built for the simulation."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -11,11 +11,20 @@ import pandas as pd
 from scipy.stats import qmc
 
 from infra.errors import InputError
-from jobs.surrogate.building import DAY, SHELTERED, Building, Layer, Wall, Window, Zone
-from jobs.surrogate.climate import likely_degree_days, make_climate
-from jobs.surrogate.config import CLIMATE, DEGREE_DAYS, DESIGN, INPUTS, WEATHER, Quantity
-from jobs.surrogate.physics import Loads
-from jobs.surrogate.weather import Weather
+from jobs.surrogate.climate import likely_degree_days, make_climate, place
+from jobs.surrogate.config import (
+    CLIMATE,
+    DEGREE_DAYS,
+    DESIGN,
+    INPUTS,
+    JOINT,
+    REFERENCE,
+    WEATHER,
+    Quantity,
+)
+from jobs.thermal.building import DAY, SHELTERED, Building, Layer, Wall, Window, Zone
+from jobs.thermal.physics import Loads
+from jobs.thermal.weather import Weather
 
 CONCRETE = (1.7, 2200.0, 900.0)
 """Conductivity W/mK, density kg/m3, specific heat J/kgK (EN ISO 10456)."""
@@ -38,6 +47,7 @@ FACTORS = {
     },
     "wall_u": {1000: "mW/m2K"},
     "diffuse_share": {100: "per cent"},
+    "pressure": {1000: "Pa", 10: "hPa"},
 }
 """Units that a column is taken for when its median is out of range by that factor."""
 KELVIN_COLUMNS = ("heating_setpoint", "cooling_setpoint", "mean_temperature")
@@ -56,7 +66,8 @@ MOST_GAINS = 100.0
 def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFrame:
     """`count` rows by a scrambled Sobol sequence over the quantities' ranges."""
     chosen = tuple(quantities)
-    engine = qmc.Sobol(len(chosen), seed=seed)
+    # `rng=` would draw other designs than before; the stubs know only that name
+    engine = qmc.Sobol(len(chosen), seed=seed)  # pyright: ignore[reportCallIssue]
     unit = engine.random_base2(int(np.ceil(np.log2(max(count, 2)))))[:count]
     low, high = np.array([q.low for q in chosen]), np.array([q.high for q in chosen])
     return pd.DataFrame(low + unit * (high - low), columns=[q.name for q in chosen])
@@ -65,7 +76,9 @@ def sample(quantities: Iterable[Quantity], count: int, seed: int) -> pd.DataFram
 def sample_climates(count: int, seed: int) -> list[Callable[[], Weather]]:
     """Made-up climates over config.CLIMATE, each made when it is called."""
     rows = sample(CLIMATE, count, seed).to_dict("records")
-    return [partial(make_climate, **row, seed=seed * 100_003 + n) for n, row in enumerate(rows)]
+    return [
+        partial(make_climate, **place(row), seed=seed * 100_003 + n) for n, row in enumerate(rows)
+    ]
 
 
 def build(design: Mapping[str, float]) -> Building:
@@ -145,10 +158,17 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix in (".jsonl", ".ndjson"):
             return read_lines(path.read_text(), path.name)
-        return pd.read_csv(path)
+        table = pd.read_csv(path, encoding="utf-8-sig").rename(columns=str.strip)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         remedy = "Give CSV, Parquet or JSON lines with a header."
         raise InputError(f"{path.name} cannot be read: {error}", remedy) from error
+    for divider in (";", "\t"):
+        if len(table.columns) < 3 and divider in table.columns[0]:
+            raise InputError(
+                f"{path.name}: {divider!r} stands between its columns",
+                "Write commas between columns, and points in numbers.",
+            )
+    return table
 
 
 def read_lines(text: str, name: str) -> pd.DataFrame:
@@ -165,12 +185,13 @@ def read_lines(text: str, name: str) -> pd.DataFrame:
 
 
 def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The columns INPUTS as floats; all DEGREE_DAYS of a row that lacks any are estimated.
+    """The columns INPUTS as floats; all DEGREE_DAYS of a row that lacks any are estimated. What
+    lacks of JOINT stays NaN: a model knows what is likely.
 
     Raises InputError that names the row (from 1) and column for what is missing, no number,
     negative, impossible or out of order, and the column for a unit that is wrong by a factor.
     """
-    optional = [quantity.name for quantity in DEGREE_DAYS]
+    optional = [quantity.name for quantity in DEGREE_DAYS + JOINT]
     missing = [column for column in INPUTS if column not in table and column not in optional]
     if missing or not len(table):
         raise InputError(
@@ -223,10 +244,11 @@ def check_designs(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
     """A table of numbers with all of INPUTS first: where one of the DEGREE_DAYS is not told, all
-    are estimated, so that they fit each other."""
+    are estimated, so that they fit each other; where one of JOINT is not, it is NaN."""
     others = [column for column in table if column not in INPUTS]
     names = [quantity.name for quantity in DEGREE_DAYS]
-    table = table.reindex(columns=[*INPUTS, *others]).astype(dict.fromkeys(names, float))
+    optional = dict.fromkeys([*names, *(quantity.name for quantity in JOINT)], float)
+    table = table.reindex(columns=[*INPUTS, *others]).astype(optional)
     unknown = table[names].isna().any(axis=1)
     if unknown.any():
         table.loc[unknown, names] = _likely(table[unknown])[names]
@@ -277,9 +299,12 @@ def northern(numbers: pd.DataFrame) -> pd.DataFrame:
     if not south.any():
         return numbers
     seen, sides = numbers.copy(), ["north_radiation", "south_radiation"]
+    for north in (q.name for q in REFERENCE if q.name.endswith("_north") and q.name in numbers):
+        sides += [north, north.replace("_north", "_south")]
     seen.loc[south, "latitude"] = -numbers["latitude"]
     seen.loc[south, "orientation"] = (180 - numbers["orientation"]) % 360
-    seen.loc[south, sides] = numbers.loc[south, sides[::-1]].to_numpy()
+    others = [side for pair in zip(sides[1::2], sides[::2], strict=True) for side in pair]
+    seen.loc[south, sides] = numbers.loc[south, others].to_numpy()
     return seen
 
 
@@ -330,10 +355,25 @@ def _check_units(numbers: pd.DataFrame, name: str) -> None:
                 )
 
 
-def out_of_range(numbers: pd.DataFrame) -> list[list[str]]:
-    """For each row the names of the inputs that lie outside what was trained on."""
+RANGES = {quantity.name: (quantity.low, quantity.high) for quantity in DESIGN + WEATHER}
+
+
+def out_of_range(
+    numbers: pd.DataFrame, ranges: Mapping[str, Sequence[float]] = RANGES
+) -> list[list[str]]:
+    """For each row the names of the inputs that are told and lie outside what was trained on.
+
+    `ranges`: lowest and highest by name.
+    """
     numbers = northern(numbers)
     outside = np.stack(
-        [~numbers[q.name].between(q.low, q.high).to_numpy() for q in DESIGN + WEATHER], axis=1
+        [
+            (numbers[name] < low) | (numbers[name] > high)
+            for name, (low, high, *_) in ranges.items()
+        ],
+        axis=1,
     )
-    return [[INPUTS[i] for i in np.flatnonzero(row)] for row in outside]
+    names, found = list(ranges), [[] for _ in range(len(numbers))]
+    for row in np.flatnonzero(outside.any(1)):
+        found[row] = [names[i] for i in np.flatnonzero(outside[row])]
+    return found

@@ -6,6 +6,7 @@ a spread can be had; held-back designs choose which one scales its intervals.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from jobs.runtime import Interrupted
+from jobs.surrogate.climates import JOINT_NAMES, Climates
 from jobs.surrogate.config import DESIGN, INPUTS, WEATHER
-from jobs.surrogate.data import Data
+from jobs.surrogate.data import Data, to_data
 from jobs.surrogate.designs import sample
 from jobs.surrogate.network import PREDICTED, Ensemble, Student, encode, scaled_features
 
@@ -119,6 +121,17 @@ def calibrate(student: Student, data: Data, confidence: float) -> dict[str, floa
         student.floor = floors[KINDS.index(best)]
     student.keep(None if best == "constant" else KINDS.index(best))
     return {f"width_{kind}": width for kind, width in widths.items()}
+
+
+def widen(student: Student, climates: Climates, table: pd.DataFrame, confidence: float) -> Climates:
+    """`climates` with what intervals must be multiplied by, 1 at least, to cover the designs of
+    `table` as promised where JOINT is filled in."""
+    seen, _ = climates.seen(table.assign(**dict.fromkeys(JOINT_NAMES, np.nan)))
+    rows = to_data(seen)
+    with torch.no_grad():
+        mean, half_width = student(rows.x.T)
+    scores = ((rows.y.T - mean).abs() / half_width).flatten()[None]
+    return replace(climates, widened=np.maximum(quantile(scores, confidence).numpy()[0], 1.0))
 
 
 def quantile(scores: Tensor, confidence: float) -> Tensor:

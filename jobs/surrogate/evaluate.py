@@ -2,12 +2,14 @@
 
     python -m jobs.surrogate.evaluate JOB_FOLDER
 
-Inputs: `candidate`, `held_out` (both of jobs.surrogate.train), optionally `champion`.
+Inputs: `candidate`, `held_out` (both of jobs.surrogate.train), optionally `champion` and `towns` (a
+folder of EPW files: artifact `towns` has a JSON line for each, see jobs.surrogate.towns).
 Artifact: `evaluation`, JSON lines, one held-out design each: its inputs, climate, generation and
 whether it was observed; `truth`; and for each side `mean`, `half_width` and `broken`.
 Metrics are shares: `error` of the four loads (mean absolute error over their mean), `coverage` of
-the intervals, `half_width` of the loads' intervals over their mean, `broken` of designs, and
-`old_error` on designs that were simulated for earlier versions; `<side>_error_<target>` in units.
+the intervals, in all and in the median climate and the worst tenth of them, `half_width` of the
+loads' intervals over their mean, `broken` of designs, and `old_error` on designs that were
+simulated for earlier versions; `<side>_error_<target>` in units.
 """
 
 import json
@@ -18,8 +20,11 @@ import torch
 
 from jobs.runtime import Job, Outcome, main
 from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, EvaluateConfig
+from jobs.surrogate.data import recall
+from jobs.surrogate.measure import coverage_by_climate, measure, relative_error
 from jobs.surrogate.network import encode
 from jobs.surrogate.predict import Surrogate, violations
+from jobs.surrogate.towns import DESIGNS, judge_towns
 
 MOST = 5000
 """Held-out designs that are judged."""
@@ -40,15 +45,17 @@ def program(job: Job[EvaluateConfig]) -> Outcome:
     for row, mean in zip(rows, loads, strict=True):
         row["handbook"] = {"mean": _plain(mean)}
     metrics = {"handbook_error": relative_error(loads, truth)}
-    for side in ("candidate", "champion"):
-        if side not in job.spec.inputs:
-            continue
-        mean, half_width = Surrogate(job.input(side))(numbers)
+    sides = [side for side in ("candidate", "champion") if side in job.spec.inputs]
+    surrogates = {side: Surrogate(job.input(side)) for side in sides}
+    for side, surrogate in surrogates.items():
+        mean, half_width = surrogate(numbers)
         broken = violations(numbers, mean)
         for row, *values, names in zip(rows, mean, half_width, broken, strict=True):
             row[side] = {"mean": _plain(values[0]), "half_width": _plain(values[1])}
             row[side]["broken"] = names
         measured = measure(mean, half_width, truth)
+        climate = held_out["climate"].to_numpy()
+        measured |= coverage_by_climate(mean, half_width, truth, climate)
         measured["broken"] = float(np.mean([bool(names) for names in broken]))
         measured["balance"] = float(np.mean(["balance" in names for names in broken]))
         if old.any():
@@ -61,27 +68,13 @@ def program(job: Job[EvaluateConfig]) -> Outcome:
     metrics |= {f"mean_{n}": float(np.nanmean(truth[:, i])) for i, n in enumerate(OUTPUTS)}
     path = job.scratch / "evaluation.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Outcome(metrics, {"evaluation": path})
-
-
-def measure(mean: np.ndarray, half_width: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Error, coverage and width of one side; arrays (N, targets), truth NaN where not measured."""
-    known = ~np.isnan(truth)
-    error = np.abs(mean - truth)
-    covered = error <= half_width
-    return {
-        "error": relative_error(mean, truth),
-        "coverage": float(covered[known].mean()),
-        "half_width": float(half_width[:, :LOADS].mean() / np.nanmean(truth[:, :LOADS])),
-        **{f"error_{n}": float(np.nanmean(error[:, i])) for i, n in enumerate(OUTPUTS)},
-        **{f"coverage_{n}": float(covered[known[:, i], i].mean()) for i, n in enumerate(OUTPUTS)},
-    }
-
-
-def relative_error(mean: np.ndarray, truth: np.ndarray) -> float:
-    """Mean absolute error of the four loads over their mean, a fraction."""
-    truth = truth[:, :LOADS]
-    return float(np.nansum(np.abs(mean[:, :LOADS] - truth)) / np.nansum(np.abs(truth)))
+    artifacts = {"evaluation": path}
+    if "towns" in job.spec.inputs:
+        learnt = recall(job.input("candidate"))
+        towns = judge_towns(job.input("towns"), surrogates, DESIGNS, learnt)
+        artifacts["towns"] = job.scratch / "towns.jsonl"
+        artifacts["towns"].write_text("".join(json.dumps(row) + "\n" for row in towns))
+    return Outcome(metrics, artifacts)
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

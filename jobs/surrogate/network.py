@@ -8,17 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from jobs.surrogate.config import INPUTS, LOADS, OUTPUTS, SUN
+from jobs.surrogate.config import FACINGS, INPUTS, LOADS, OUTPUTS, REFERENCE, SUN
 from jobs.surrogate.handbook import CONSTANTS, HOURS, handbook
 
 ARCHITECTURES = ((48, 48), (64, 32), (40, 32, 32), (56, 32), (48, 24, 24))
 """Widths of the hidden layers of the members, in turn."""
-STUDENT = (128, 96)
+STUDENT = (112, 96)
 """Widths of the one network that learns from all of them."""
 PREDICTED = len(OUTPUTS) - 1
 """All targets but `loss`, which closes the balance."""
 OF_ONE_ROOM = ("window_front", "window_back", "orientation", "overhang")
-COMMON = len(INPUTS) - len(OF_ONE_ROOM)
+BY_FACING = tuple(quantity.name for quantity in REFERENCE)
+"""Told of four facings, four by four; each room is told what its own azimuth has."""
+COMMON = len(INPUTS) - len(OF_ONE_ROOM) - len(BY_FACING)
 """Features that both rooms share; those after them are pairs, of the front and of the back."""
 SOLAR = 1.22
 """Of the sun that the handbook reckons with: what comes through the windows."""
@@ -28,7 +30,8 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor]:
     """What the networks see of designs (B, inputs), and what a handbook says of them.
 
     The features, (F, B), are COMMON inputs, then pairs, of the front and of the back room: window,
-    overhang, sine and cosine of the azimuth, and what the handbook makes of them. Its targets,
+    overhang, sine and cosine of the azimuth, what the handbook makes of them, and what reference
+    rooms of its azimuth need. The handbook's targets,
     (len(OUTPUTS), B) in their units, are what the networks correct; in the place of the loss stand
     the gains.
     """
@@ -37,12 +40,25 @@ def encode(x: Tensor) -> tuple[Tensor, Tensor]:
     turn = given["orientation"] * (torch.pi / 180)
     sine, cosine, overhang = torch.sin(turn), torch.cos(turn), given["overhang"]
     rooms, needs = handbook(rows, CONSTANTS)
-    features = [given[name] for name in INPUTS if name not in OF_ONE_ROOM]
+    features = [given[name] for name in INPUTS if name not in OF_ONE_ROOM + BY_FACING]
     features += [given["window_front"], given["window_back"], overhang, overhang * 0]
     features += [sine, -sine, cosine, -cosine, rooms, needs]
+    for first in range(0, len(BY_FACING), len(FACINGS)):
+        sides = [given[name] for name in BY_FACING[first : first + len(FACINGS)]]
+        features += turned(sides, sine, cosine)
     loads, air, sun = needs[:LOADS], needs[LOADS:], (rooms[2:3] + rooms[3:4]) * (SOLAR / 2)
     yearly = torch.cat([sun, given["gains"]]) * (HOURS / 1000)
     return torch.cat(features), torch.cat([loads * (HOURS / 1000), air, yearly])
+
+
+def turned(sides: Sequence[Tensor], sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """What is told of four facings, in the order of FACINGS, at the azimuths of front and back:
+    exact at those four."""
+    north, east, south, west = sides
+    along, across = north + south, east + west
+    even = across + (along - across) * (cosine * cosine)
+    facing = (north - south) * cosine + (east - west) * sine
+    return (even + facing) * 0.5, (even - facing) * 0.5
 
 
 def exchanged(features: int) -> list[int]:
@@ -128,6 +144,7 @@ class Student(nn.Module):
     def keep(self, kind: int | None) -> None:
         """Forget the spreads but this one, or all of them."""
         last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
         start = PREDICTED + (kind or 0) * len(OUTPUTS)
         spread = range(start, start + len(OUTPUTS)) if kind is not None else range(0)
         rows = [*range(PREDICTED), *spread]

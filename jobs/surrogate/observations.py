@@ -16,22 +16,30 @@ from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import DESIGN, INPUTS, LOADS, OBSERVED, OUTPUTS
 from jobs.surrogate.designs import check_designs, northern, read_table
 from jobs.surrogate.network import encode
-from jobs.surrogate.solar import solar_noon
-from jobs.surrogate.weather import HOURS, Weather, sky_temperature, standard_pressure
+from jobs.thermal.weather import (
+    HOURS,
+    MOST_AT_NIGHT,
+    NOON_TOLERANCE,
+    Weather,
+    hours_from_noon,
+    share_at_night,
+    sky_temperature,
+    standard_pressure,
+)
 
 LONGEST_GAP = 3
 """Hours that are filled in between neighbours."""
 MOST_MISSING = 0.05
 """Of all hours of a column."""
 MOST_OUTLIERS = 0.01
+MOST_ALIKE = 72
+"""Hours on end in which the air outside is as warm; what stands still longer is a broken sensor."""
 LARGEST_LOAD = 1000.0
 """W/m2 of a room's floor in one hour; the leakiest design in the coldest climate needs a third."""
 LEAST_SUN = 200.0
 """kWh/m2 a year on the horizontal; the poles get more."""
 WORTH_CHECKING, MOST_APART = 100.0, 30.0
 """Loads from that many kWh/m2 a year on may differ by that factor from what a handbook says."""
-NOON_TOLERANCE = 0.75
-"""Hours that the sun's measured noon may lie from the computed one."""
 
 
 def read_observation(path: Path) -> dict[str, float]:
@@ -46,11 +54,24 @@ def read_observation(path: Path) -> dict[str, float]:
         raise InputError(
             f"{path.name}: no column {', '.join(missing)}", "docs/surrogate.md lists the columns."
         )
-    width, depth = (pd.to_numeric(table[n], errors="coerce").iloc[0] for n in ("width", "depth"))
-    hourly = _hourly(path.name, table, names, LARGEST_LOAD * width * depth)
-    place = table[["latitude", "longitude"]].iloc[0].astype(float)
-    _check_noon(path.name, hourly, float(place["longitude"]))
-    weather = _weather(hourly, float(place["latitude"]), float(place["longitude"]))
+    if table.empty:
+        raise InputError(f"{path.name}: it has no rows", "Give hourly means of one year.")
+    _check_constant(path.name, table[["latitude", "longitude", *(q.name for q in DESIGN)]])
+    sides = table[["width", "depth"]].iloc[:1].apply(pd.to_numeric, errors="coerce")
+    floor = float(sides.prod(axis=1, skipna=False).iloc[0])
+    hourly = _hourly(path.name, table, names, LARGEST_LOAD * floor)
+    latitude, longitude = (
+        _place(path.name, table, *one) for one in (("latitude", 90), ("longitude", 180))
+    )
+    _check_noon(path.name, hourly, longitude)
+    weather = _weather(hourly, latitude, longitude)
+    at_night = share_at_night(weather.direct_normal, latitude, longitude, 0)
+    if at_night > MOST_AT_NIGHT:
+        raise InputError(
+            f"{path.name}: {at_night:.0%} of the direct radiation falls while the sun is down at "
+            f"latitude {latitude:g}",
+            "Correct the latitude (south is negative), or the times.",
+        )
     described = describe_weather(weather)
     if described["global_radiation"] < LEAST_SUN:
         raise InputError(
@@ -64,6 +85,29 @@ def read_observation(path: Path) -> dict[str, float]:
     _check_amounts(path.name, inputs, loads)
     air = {n: float(hourly[n].mean()) for n in OUTPUTS[4:6]}
     return {**{name: float(inputs[name]) for name in INPUTS}, **loads, **air}
+
+
+def _check_constant(name: str, columns: pd.DataFrame) -> None:
+    """A building that was rebuilt within the year, or two of them, are no observation."""
+    for column, values in columns.items():
+        there = values.dropna()
+        changed = np.flatnonzero((values != there.iloc[0]) & values.notna()) if len(there) else []
+        if len(changed):
+            row = int(changed[0])
+            raise InputError(
+                f"{name}, row {row + 1}: {column} changes from {there.iloc[0]} to "
+                f"{values.iloc[row]}",
+                "Give one building in one state for a year in each file.",
+            )
+
+
+def _place(name: str, table: pd.DataFrame, column: str, most: float) -> float:
+    given = table[column].iloc[0]
+    numbers = table[[column]].apply(pd.to_numeric, errors="coerce")
+    degrees = float(numbers[column].iloc[0])
+    if not abs(degrees) <= most:
+        raise InputError(f"{name}, row 1: {column} is {given!r}", f"Give degrees within ±{most:g}.")
+    return degrees
 
 
 def _check_amounts(name: str, inputs: pd.Series, loads: dict[str, float]) -> None:
@@ -95,6 +139,11 @@ def _hourly(name: str, table: pd.DataFrame, columns: list[str], most: float) -> 
     if time.duplicated().any():
         row = int(np.flatnonzero(time.duplicated())[0])
         raise InputError(f"{name}, row {row + 1}: the hour is there twice", "Keep one of them.")
+    if len(table) > HOURS:
+        raise InputError(
+            f"{name}: it has {len(table)} rows, a year has {HOURS} hours",
+            "Give hourly means of one year; of a leap year leave the last day out.",
+        )
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(pd.DatetimeIndex(time))
     span = pd.date_range(numbers.index.min(), periods=HOURS, freq="h")
     if not numbers.index.isin(span).all():
@@ -121,16 +170,22 @@ def _hourly(name: str, table: pd.DataFrame, columns: list[str], most: float) -> 
             f"{name}: {lacking.idxmax()} lacks {lacking.max():.1%} of the year's hours",
             f"At most {MOST_MISSING:.0%} may be missing.",
         )
+    air = hourly["dry_bulb"].dropna()
+    longest = int(air.groupby((air != air.shift()).cumsum()).size().max())
+    if longest > MOST_ALIKE:
+        raise InputError(
+            f"{name}: dry_bulb is the same for {longest} hours on end",
+            "Leave hours empty in which the sensor did not work.",
+        )
     filled = hourly.interpolate(limit=LONGEST_GAP, limit_area="inside")
-    return filled.fillna(filled.groupby(filled.index.hour).transform("mean"))
+    return filled.fillna(filled.groupby(pd.DatetimeIndex(filled.index).hour).transform("mean"))
 
 
 def _check_noon(name: str, hourly: pd.DataFrame, longitude: float) -> None:
     """The radiation's daily centre of mass must be where the sun's noon is."""
-    radiation = hourly["direct_normal"] + hourly["diffuse_horizontal"]
-    angle = 2 * np.pi * (hourly.index.hour.to_numpy() + 0.5) / 24
-    centre = np.angle((radiation.to_numpy() * np.exp(1j * angle)).sum()) * 24 / (2 * np.pi)
-    shift = (centre - solar_noon(longitude) + 12) % 24 - 12
+    radiation = (hourly["direct_normal"] + hourly["diffuse_horizontal"]).to_numpy()
+    midnight = pd.DatetimeIndex(hourly.index).hour.to_numpy()[0]
+    shift = hours_from_noon(np.roll(radiation, midnight), longitude, 0)
     if abs(shift) > NOON_TOLERANCE:
         raise InputError(
             f"{name}: the sun's noon is {shift:+.1f} h from where it must be at longitude "
@@ -141,7 +196,8 @@ def _check_noon(name: str, hourly: pd.DataFrame, longitude: float) -> None:
 
 def _weather(hourly: pd.DataFrame, latitude: float, longitude: float) -> Weather:
     """The measured weather from January to December, UTC."""
-    order = np.argsort(hourly.index.dayofyear.to_numpy() * 24 + hourly.index.hour, kind="stable")
+    time = pd.DatetimeIndex(hourly.index)
+    order = np.argsort(time.dayofyear.to_numpy() * 24 + time.hour, kind="stable")
     dry_bulb = hourly["dry_bulb"].to_numpy()[order]
     return Weather(
         name="measured",

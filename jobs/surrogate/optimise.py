@@ -24,10 +24,10 @@ from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate.climate import describe_weather, make_climate
 from jobs.surrogate.config import DESIGN, INPUTS, OptimiseConfig
 from jobs.surrogate.designs import build, out_of_range, results
-from jobs.surrogate.physics import simulate
 from jobs.surrogate.predict import Surrogate, energy
 from jobs.surrogate.simulate import WARMUP_DAYS
-from jobs.surrogate.weather import Weather, read_epw
+from jobs.thermal.physics import simulate
+from jobs.thermal.weather import Weather, read_epw
 
 GIVEN = {
     "width": 10.0,
@@ -124,6 +124,7 @@ class Search(Problem):
             ("n_gen", config.generations),
             seed=config.seed,
         )
+        assert found.X is not None, "every design is feasible"
         rows = self.rows(np.atleast_2d(found.X))
         rows = rows.iloc[np.argsort(cost(rows))].reset_index(drop=True)
         mean, deviation = energy(*self.surrogate(rows), self.surrogate.confidence)

@@ -19,9 +19,10 @@ from scipy.stats import norm
 from infra.errors import InputError, NightshiftError
 from jobs.surrogate import export
 from jobs.surrogate.climate import describe_weather
+from jobs.surrogate.climates import ALL, MOST_WIDENED, Climates
 from jobs.surrogate.config import LOADS, NEVER_NEGATIVE, OUTPUTS
 from jobs.surrogate.designs import check_designs, northern, out_of_range, read_lines, read_table
-from jobs.surrogate.weather import read_epw
+from jobs.thermal.weather import read_epw
 
 BALANCE = 0.01
 """Of the energy turned over: more is a violation."""
@@ -41,12 +42,49 @@ class Surrogate:
                 f"{folder} holds no surrogate: {error}", "Name a folder with surrogate.json."
             ) from error
         self.inputs: list[str] = facts["inputs"]
+        self.ranges: dict[str, list[Any]] = facts["ranges"]
         self.confidence = float(facts["confidence"])
         self.model = export.session(folder / f"{facts['chosen']}.onnx", providers)
+        climates = Climates.load(folder)
+        self.climates = climates and climates.single()
 
     def __call__(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Mean and half-width of the interval, each (B, len(OUTPUTS)), of checked designs."""
-        return export.run(self.model, northern(numbers)[self.inputs].to_numpy())
+        return self._answer(numbers)[:2]
+
+    def flagged(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+        """As a call, and for each row what lies outside what was trained on: inputs by their names,
+        and `weather` where its numbers are such as no training climate has together.
+
+        Intervals are wider where the weather is told in part, or lies far from what was trained on.
+        """
+        mean, half_width, remoteness = self._answer(numbers)
+        outside = out_of_range(numbers, self.ranges)
+        for row in np.flatnonzero(remoteness > 1):
+            outside[row].append("weather")
+        return mean, half_width, outside
+
+    def _answer(self, numbers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean and half-width, and how far the weathers lie from what was trained on, (B,)."""
+        seen = northern(numbers)
+        x = np.full((len(self.inputs), len(seen)), np.nan, np.float32)
+        for place, name in enumerate(self.inputs):
+            if name in seen:
+                x[place] = seen[name]
+
+        def batch(rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            designs = np.ascontiguousarray(x[:, rows])
+            wider, remoteness = np.ones(1, np.float32), np.zeros(designs.shape[1], np.float32)
+            if self.climates is not None:  # else of an earlier release, which knows its inputs only
+                _, filled, remoteness = self.climates.tell(designs[-len(ALL) :])
+                wider = np.clip(remoteness, 1, MOST_WIDENED)
+                wider[filled] *= self.climates.widened
+            mean, half_width = map(np.asarray, self.model.run(None, {"designs": designs}))
+            return mean, half_width * wider, remoteness
+
+        parts = zip(*export.in_batches(batch, len(seen)), strict=True)
+        mean, half_width, remoteness = (np.concatenate(part, axis=-1) for part in parts)
+        return mean.T, half_width.T, remoteness
 
 
 def deviation(half_width: np.ndarray, confidence: float) -> np.ndarray:
@@ -93,23 +131,24 @@ def violations(numbers: pd.DataFrame, mean: np.ndarray) -> list[list[str]]:
 def answer(surrogate: Surrogate, table: pd.DataFrame, name: str) -> pd.DataFrame:
     """For each design the mean, `_low` and `_high` of every target, and the flags.
 
-    `outside`: inputs beyond the training range; `broken`: physical conditions not kept.
+    `outside`: inputs beyond the training range, or weather unlike it; `broken`: physical
+    conditions not kept.
     """
     numbers = check_designs(table, name)
-    mean, half_width = surrogate(numbers)
+    mean, half_width, outside = surrogate.flagged(numbers)
     columns: dict[str, Any] = {}
     for i, output in enumerate(OUTPUTS):
         columns[output] = mean[:, i]
         low = mean[:, i] - half_width[:, i]
         columns[f"{output}_low"] = np.maximum(low, 0) if i in NEVER_NEGATIVE else low
         columns[f"{output}_high"] = mean[:, i] + half_width[:, i]
-    columns["outside"] = [" ".join(names) for names in out_of_range(numbers)]
+    columns["outside"] = [" ".join(names) for names in outside]
     columns["broken"] = [" ".join(names) for names in violations(numbers, mean)]
     return pd.DataFrame(columns)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--input", type=Path, help="CSV, Parquet or JSON lines.")

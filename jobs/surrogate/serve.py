@@ -27,9 +27,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from infra.errors import InputError, NightshiftError, ServiceUnavailable, first_fault
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import OUTPUTS, WEATHER
-from jobs.surrogate.designs import check_designs, out_of_range
+from jobs.surrogate.designs import check_designs
 from jobs.surrogate.predict import Surrogate, deviation, energy, violations
-from jobs.surrogate.weather import read_epw
+from jobs.thermal.weather import read_epw
 
 HOSTS = ("127.0.0.1", "localhost")
 MOST_BYTES = 16_000_000
@@ -79,7 +79,7 @@ def evaluate(surrogate: Surrogate, asked: Population, weather: dict[str, float])
     if not set(table) & set(WEATHER_COLUMNS):
         table = table.assign(**weather)
     numbers = check_designs(table, "designs")
-    mean, half_width = surrogate(numbers)
+    mean, half_width, outside = surrogate.flagged(numbers)
     use, doubt = energy(mean, half_width, surrogate.confidence)
     fitness = -(use + asked.risk_aversion * doubt)
     return {
@@ -88,7 +88,7 @@ def evaluate(surrogate: Surrogate, asked: Population, weather: dict[str, float])
         "standard_deviation": deviation(half_width, surrogate.confidence).tolist(),
         "fitness": fitness.tolist(),
         "best": int(fitness.argmax()),
-        "outside": out_of_range(numbers),
+        "outside": outside,
         "broken": violations(numbers, mean),
     }
 
@@ -147,7 +147,7 @@ def _refusal(status: int, error: str, remedy: str) -> JSONResponse:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--version", default="", help="What the answers call it.")
     parser.add_argument("--port", type=int, default=8700)

@@ -2,8 +2,9 @@
 
     python -m jobs.surrogate.simulate JOB_FOLDER
 
-Input: optionally `weather`, an EPW file that is added to the climates. Artifact: `simulated`, a
-Parquet file with config.INPUTS, config.TARGETS and the number of the climate. Resumes.
+Input: optionally `weather`, an EPW file that is added to the climates or, for a town, stands
+for all of them. Artifact: `simulated`, a Parquet file with config.INPUTS, config.TARGETS and the
+number of the climate. Resumes.
 """
 
 from pathlib import Path
@@ -16,14 +17,16 @@ from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate.climate import describe_weather
 from jobs.surrogate.config import DESIGN, GIVEN, SimulateConfig
 from jobs.surrogate.designs import build, northern, results, sample, sample_climates
-from jobs.surrogate.physics import Loads, simulate
-from jobs.surrogate.weather import read_epw
+from jobs.thermal.physics import Loads, simulate
+from jobs.thermal.weather import read_epw
 
 WARMUP_DAYS = 15
 LARGEST_IMBALANCE = 1e-3
 """Of the energy turned over in any hour."""
 MADE_FOR_ONE_GIVEN = 16
 """Of climates: so one design in 17 stands in the user's own weather."""
+TOGETHER = 64
+"""Designs that are simulated at once in the weather of a town."""
 SAVED_EVERY = 32
 """Climates between two checkpoints."""
 
@@ -34,6 +37,8 @@ def program(job: Job[SimulateConfig]) -> Outcome:
     if "weather" in job.spec.inputs:
         given = read_epw(job.input("weather"))
         climates += [lambda: given] * max(1, config.climates // MADE_FOR_ONE_GIVEN)
+        if config.town:
+            climates = [lambda: given] * max(1, config.designs // TOGETHER)
     designs = shuffled_designs(config.designs, config.seed)
     parts, worst, first = [], 0.0, 0  # the worst of this attempt: each climate is checked at once
     if (saved := job.latest_checkpoint()) is not None:
@@ -52,6 +57,8 @@ def program(job: Job[SimulateConfig]) -> Outcome:
             )
             worst = max(worst, checked_imbalance(loads))
             climate = number if number < config.climates else GIVEN
+            if config.town:
+                climate = chosen.index
             described = northern(chosen.assign(**describe_weather(weather), climate=climate))
             parts.append(pd.concat([described, results(chosen, loads)], axis=1))
         done = number + 1

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.contract import LARGEST_SEED
+from infra.contract import LARGEST_SEED
 from jobs.runtime import Interrupted, Job, Outcome, main
 from jobs.surrogate import data as designs
 from jobs.surrogate import distil, export
+from jobs.surrogate.climates import Climates
 from jobs.surrogate.config import INPUTS, LOADS, NEVER_NEGATIVE, SUN, TrainConfig
 from jobs.surrogate.data import Data
 from jobs.surrogate.network import (
@@ -39,6 +40,8 @@ BATCH = 128
 WEIGHT_DECAY = 0.3
 WARM = 0.5
 """Of the learning rate, where a member goes on from the champion's."""
+SMALLEST = 0.01
+"""Deviation of a feature; with less of it in few climates, others would lie far away."""
 HEATING, SETBACK = INPUTS.index("heating_setpoint"), INPUTS.index("setback")
 COOLING = INPUTS.index("cooling_setpoint")
 
@@ -62,7 +65,7 @@ class Trainer:
         members: list[Member] = []
         errors: list[float] = []
         if (saved := self.job.latest_checkpoint()) is not None:
-            done = torch.load(saved[1] / "members.pt")
+            done = torch.load(saved[1] / "members.pt", weights_only=True)
             members = [self._restored(one) for one in done["members"]]
             errors = done["errors"]
         for number in range(len(members), self.config.folds):
@@ -178,7 +181,7 @@ def scales(data: Data) -> dict[str, Tensor]:
     variance = (differences**2).sum(0) / count
     return {
         "x_mean": _alike(features.mean(1), COMMON),
-        "x_std": _alike(features.std(1), COMMON).clamp(min=1e-6),
+        "x_std": _alike(features.std(1), COMMON).clamp(min=SMALLEST),
         "y_mean": _alike(mean, 0),
         "y_std": _alike(variance, 0).sqrt().clamp(min=1e-6),
     }
@@ -198,7 +201,7 @@ def states(members: list[Member]) -> list[dict[str, Any]]:
 
 def going_on(champion: Path) -> dict[str, Any] | None:
     """What members go on from; None where the champion was encoded in another way."""
-    saved = torch.load(champion / "members.pt")
+    saved = torch.load(champion / "members.pt", weights_only=True)
     return saved if torch.equal(saved.get("probe", torch.empty(0)), probe()) else None
 
 
@@ -234,11 +237,17 @@ def program(job: Job[TrainConfig]) -> Outcome:
         memory = designs.recall(given["champion"])
         champion = going_on(given["champion"])
     simulated = designs.from_simulation(given["simulated"], config.generation, config.seed)
+    if memory is not None and (town := designs.only_weather(simulated)) is not None:
+        memory = designs.in_weather(memory, town)
+        champion = champion if len(memory) else None
     table = designs.gather(simulated, observed, memory)
+    made = table[(table["part"] == "train") & ~table["real"].astype(bool)]
+    climates = Climates.fit(made, Climates.load(given["champion"]) if champion else None)
+    table, _ = climates.fill(table)
     parts = {part: table[table["part"] == part] for part in designs.PARTS}
     fitted, calibrates = (
-        designs.to_data(parts["train"], config.real_share),
-        designs.to_data(parts["calibrate"]),
+        designs.to_data(climates.seen(parts["train"])[0], config.real_share),
+        designs.to_data(climates.seen(parts["calibrate"])[0]),
     )
     trainer = Trainer(job, fitted, champion)
     ensemble, fold_error = trainer.ensemble()
@@ -248,10 +257,13 @@ def program(job: Job[TrainConfig]) -> Outcome:
         student_error = relative_error(student.both(calibrates.x)[0].T, calibrates.y)
     widths = distil.calibrate(student, calibrates, config.confidence)
     folder = job.scratch / "candidate"
+    climates = distil.widen(student, climates, parts["calibrate"], config.confidence)
     exported = export.write(student, calibrates.x, calibrates.y, config.confidence, folder)
-    kept = {"members": states(list(ensemble.members)), "scales": ensemble.scales}
+    members = [member for member in ensemble.members if isinstance(member, Member)]
+    kept = {"members": states(members), "scales": ensemble.scales}
     kept["probe"] = probe()
     torch.save(kept, folder / "members.pt")
+    climates.save(folder)
     seed = (config.seed + config.generation) % (LARGEST_SEED + 1)
     designs.remember(table, config.replay, seed).to_parquet(folder / "memory.parquet")
     parts["held_out"].to_parquet(job.scratch / "held_out.parquet")

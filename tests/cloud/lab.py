@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,9 +17,10 @@ import psutil
 from infra import database as db
 from infra.compute.sky.api import end_orphans
 from infra.compute.sky.launcher import SkyLauncher
+from infra.contract import JobSpec, Resources
 from infra.settings import settings
-from jobs.contract import JobSpec, Resources
-from tasks.purse import Purse
+from tasks.runs import launch
+from tasks.runs.purse import Purse
 
 SLURM = Path(__file__).with_name("slurm.sh")
 
@@ -55,11 +58,101 @@ def queue() -> list[str]:
 
 def cancel(pattern: str = "ns-") -> None:
     """Take the nodes away, as a preemption does."""
-    listed = subprocess.run(["squeue", "-h", "-o", "%i %j"], capture_output=True, text=True)
+    listed = subprocess.run(["squeue", "-h", "-o", "%j %i"], capture_output=True, text=True)
     for line in listed.stdout.splitlines():
-        number, name = line.split()
+        name, number = line.split()
         if name.startswith(pattern):
             subprocess.run(["scancel", number], check=True)
+
+
+@contextlib.contextmanager
+def writes_denied() -> Iterator[None]:
+    """Nobody may write to the bucket meanwhile: machines live, and cannot say so."""
+    denial = Path(os.environ["LAB_DENIAL"])
+    denial.touch()
+    try:
+        yield
+    finally:
+        denial.unlink()
+
+
+SWEEP = """
+from infra import database
+from tasks.runs import offers, reconcile
+from tests.cloud.lab import launcher
+
+sky = launcher(database.pool())
+offers.launchers = lambda _target: {"sky": sky}
+print("\\n".join(reconcile.reconcile(sky.pool, "")))
+"""
+
+
+def sweep_as_another_user(home: Path) -> str:
+    """What a guard with a SkyPilot user and a home of its own does, a line each."""
+    swept = subprocess.run(
+        [sys.executable, "-c", SWEEP],
+        env=os.environ | {"SKYPILOT_USER_ID": "0badcafe", "NIGHTSHIFT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert swept.returncode == 0, swept.stderr
+    return swept.stdout.strip()
+
+
+class Meter:
+    """What Slurm really ran, looked up every second: seconds by the name of each machine.
+
+    A machine is there from its first sight to its last, so it was never shorter.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[float, float]] = {}
+        self._over = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+
+    def __enter__(self) -> "Meter":
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._reader.join()
+
+    def seconds(self, place: str) -> float:
+        """Of the machine that SkyPilot calls by `place`, which Slurm has with a suffix."""
+        spans = [(a, b) for name, (a, b) in self.seen.items() if f"{name}-".startswith(f"{place}-")]
+        return sum(last - first for first, last in spans)
+
+    def _read(self) -> None:
+        while not self._over.wait(1):
+            asked = ["squeue", "-h", "-t", "RUNNING", "-o", "%j"]
+            for name in subprocess.run(asked, capture_output=True, text=True).stdout.split():
+                first, _ = self.seen.get(name, (time.time(), 0))
+                self.seen[name] = (first, time.time())
+
+
+SET_CLOCK = """
+from sky.skylet import autostop_lib, configs
+import pickle
+fuse = autostop_lib.get_autostop_config()
+assert fuse.autostop_idle_minutes > 0, vars(fuse)
+fuse.boot_time -= 1
+configs.set_config(autostop_lib._AUTOSTOP_CONFIG_KEY, pickle.dumps(fuse))
+"""
+
+
+def set_clock(place: str) -> None:
+    """What a node whose clock was set looks like: it has booted in another second."""
+    (runtime,) = Path(os.environ["LAB"]).glob(f"nodert/*/{place}*")
+    user = os.environ["LAB_USER"]
+    subprocess.run(
+        ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        + [str(runtime / "skypilot-runtime/bin/python"), "-c", SET_CLOCK],
+        env={"SKY_RUNTIME_DIR": str(runtime), "HOME": str(runtime), "PATH": os.environ["PATH"]},
+        cwd=runtime,
+        check=True,
+    )
 
 
 def start_night(purse: Purse, spec: JobSpec) -> "subprocess.Popen[str]":
@@ -72,7 +165,7 @@ def start_night(purse: Purse, spec: JobSpec) -> "subprocess.Popen[str]":
     )
 
 
-def until(holds: Callable[[], object], seconds: float = 120) -> None:
+def until(holds: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it does not come about"
@@ -87,6 +180,19 @@ def kill_api_server(number: int = signal.SIGKILL) -> None:
             port = f"--port={os.environ['SKYPILOT_API_SERVER_LOCAL_PORT']}"
             if "sky.server.server" in line and port in line:
                 process.send_signal(number)
+
+
+def together(purse: Purse, *specs: JobSpec) -> list[object]:
+    """Have jobs done side by side; the metrics of each, or the error that it ended with."""
+
+    def outcome(spec: JobSpec) -> object:
+        try:
+            return launch.run_job(spec, purse).metrics
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor() as flows:
+        return list(flows.map(outcome, specs))
 
 
 def job(purse: Purse, step: str = "step", hours: float = 0.1, gpus: int = 2, **config) -> JobSpec:

@@ -6,19 +6,18 @@ python -m tests.cloud.night RUN SPEC
 import sys
 
 from infra import database
+from infra.contract import JobSpec
 from infra.errors import NightshiftError
-from infra.runs import Run
-from jobs.contract import JobSpec
-from tasks import launch, reconcile
-from tasks.purse import Purse
+from infra.records.runs import Run
+from tasks.runs import launch, offers, reconcile
+from tasks.runs.purse import Purse
 from tests.cloud.lab import launcher
 
 
 def main() -> None:
     pool = database.pool()
     sky = launcher(pool)
-    for module in (launch, reconcile):
-        module.launchers = lambda _target: {"sky": sky}
+    offers.launchers = lambda _target: {"sky": sky}
     run = Run(id=sys.argv[1], flow="test-flow", resumed=False)
     with reconcile.run_lock(run.id):
         result = launch.run_job(JobSpec.model_validate_json(sys.argv[2]), Purse(pool, run, "sky"))

@@ -30,16 +30,23 @@ packages() {
   flock -u 9
 }
 
+packages_of() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+
 configure() {
-  local uv host node gpu
+  local uv host node gpu packages
   host=$(hostname -s)
   uv=$(dirname "$PYTHON")/uv
   mkdir -p "$LAB"/{etc,run,log,control,spool,dev,node,bin,shim} "$CLIENT_HOME"/{.sky,.slurm}
   cp "$uv" "$LAB/bin/uv"
   # What SkyPilot installs on a node otherwise, from places that a node may not reach.
   "$uv" venv --quiet --python /usr/bin/python3 "$LAB/runtime"
-  "$uv" pip install --quiet --compile-bytecode --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py) \
+  "$uv" pip install --quiet --python "$LAB/runtime/bin/python" $("$PYTHON" infra/compute/uv.py control) \
     --constraints infra/environments/control.txt 'skypilot[slurm]'
+  # Most of it is compiled in our own environment already; what is not, or is not the same, is now.
+  packages=$(packages_of "$LAB/runtime/bin/python")
+  (cd "$packages" && find . -name '*.py' | sed 's,[^/]*$,__pycache__/&,; s/py$/cpython-311.pyc/') |
+    rsync -a --files-from=- --ignore-missing-args "$(packages_of "$PYTHON")/" "$packages/"
+  "$LAB/runtime/bin/python" -m compileall -q "$LAB/runtime/lib" >/dev/null || true
   "$uv" venv --quiet --seed --python /usr/bin/python3 "$LAB/userenv"
   { echo '[global]' && "$PYTHON" -m pip config list | tac | sed "s/^[^.]*\.//; s/='/ = /; s/'$//" |
     awk '/^(index-url|extra-index-url|find-links|no-index) / && !seen[$1]++'; } > "$LAB/userenv/pip.conf"
@@ -179,13 +186,16 @@ disconnect() {
 }
 
 down() {
-  local file pid
+  local file pid pids=()
   scancel -u "$LAB_USER" 2>/dev/null || true
   sleep 1
   disconnect
   for file in run/slurmd-n1.pid run/slurmd-n2.pid run/slurmctld.pid run/sshd.pid munge/pid; do
-    [ -s "$LAB/$file" ] && pid=$(cat "$LAB/$file") && kill "$pid" 2>/dev/null || continue
-    for _ in $(seq 50); do [ -e "/proc/$pid" ] || break; sleep 0.2; done
+    [ -s "$LAB/$file" ] && pid=$(cat "$LAB/$file") && kill "$pid" 2>/dev/null && pids+=("$pid")
+  done
+  for pid in "${pids[@]}"; do
+    # One that nobody waits for is a zombie, and as good as gone.
+    for _ in $(seq 50); do grep -qs '^State:.[^Z]' "/proc/$pid/status" || break; sleep 0.2; done
   done
   pkill -KILL -u "$LAB_USER" 2>/dev/null || true
   rm -rf "/tmp/uv_cache_$(id -u "$LAB_USER")" # where SkyPilot lets uv keep it

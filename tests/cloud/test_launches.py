@@ -1,48 +1,129 @@
-"""Launches on a real cluster through the real SDK; `purse` sees to it that nothing is left."""
+"""Launches on a real cluster through the real SDK; `purse` sees to it that nothing is left.
+
+A launch costs much, so that most prove several things. The last tests leave a machine to itself,
+and look what becomes of it. No other machine may be there then: here all nodes have one network, so
+that SkyPilot's word to one of them may reach another one's fuse.
+"""
 
 import os
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from types import SimpleNamespace
 
+import psycopg
 import pytest
 
 import infra.compute.sky.task
-from infra import jobs, ledger, objects
-from infra.compute import attempts
+from infra import database as db
+from infra import ledger, objects
+from infra.compute import attempts, jobs
 from infra.compute.mirror import Mirror
-from infra.compute.sky import api
+from infra.compute.sky import api, gates
 from infra.compute.sky.launcher import SkyLauncher
-from infra.database import Pool
-from infra.errors import EnvironmentBuildError, JobFailed, JobStopped, LaunchError
+from infra.compute.sky.task import LABEL, RESERVATION_LABEL
+from infra.contract import JobSpec, Progress, Resources
+from infra.errors import BudgetExceeded, JobFailed, JobStopped, LaunchError
+from infra.records import runs
 from infra.settings import settings
-from jobs.contract import Resources
-from tasks import launch
-from tasks.purse import Purse
-from tasks.reconcile import reconcile
-from tests.cloud.lab import cancel, job, kill_api_server, queue, start_night, until
+from tasks.runs import charge, launch, offers
+from tasks.runs.purse import Purse, fill
+from tasks.runs.reconcile import reconcile
+from tests.cloud.lab import (
+    cancel,
+    job,
+    kill_api_server,
+    launcher,
+    queue,
+    set_clock,
+    start_night,
+    stop_api_server,
+    together,
+    until,
+)
 
-TOTAL = float(sum(range(60)))
-"""What the program sums up in 60 steps."""
+
+@dataclass
+class Unattended:
+    """A job whose flow is dead, as is the API server that rented its machine."""
+
+    purse: Purse
+    spec: JobSpec
+    gone_at: datetime | None = None
+
+    @property
+    def attempt(self) -> attempts.Attempt:
+        (attempt,) = attempts.of_job(self.purse.pool, self.spec.key)
+        return attempt
+
+    def watch(self, place: str) -> None:
+        """Note when Slurm no longer lists the machine."""
+        while self.gone_at is None:
+            time.sleep(2)
+            listed = subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True)
+            if listed.returncode == 0 and place not in listed.stdout:
+                self.gone_at = datetime.now(UTC)
 
 
-def test_success_is_charged_for_the_time_of_the_machine(sky: SkyLauncher, purse: Purse) -> None:
-    seen = []
-    wanted = job(purse, steps=4, seconds=0.5)
-    result = launch.run_job(wanted, purse, lambda progress: seen.append(progress.step))
+@pytest.fixture(scope="session")
+def unattended(store: None, postgres: str) -> Iterator[Unattended]:
+    """The flow and the API server are killed in mid-run, and nothing of theirs comes back.
+
+    The clock of its machine is set besides, which puts the fuse out that SkyPilot has lit.
+    They are of another installation, so that no sweep of the other tests' knows its machine.
+    """
+    stop_api_server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_DATABASE_URL", postgres.format("unattended"))
+        settings.cache_clear()
+        pool = db.pool.__wrapped__()
+        purse = fill(Purse(pool, runs.begin(pool, "test-flow", {}), "sky"), Decimal(10))
+        left = Unattended(purse, job(purse, hours=2.5 / 60, steps=9999, seconds=0.1))
+        night = start_night(purse, left.spec)
+        until(lambda: (known := jobs.find(pool, left.spec.key)) and known.handle)  # its fuse is set
+        until(Mirror(left.spec.output).progress)
+        night.kill()
+        night.communicate()
+        kill_api_server()
+        set_clock(left.attempt.place)
+    settings.cache_clear()
+    watching = threading.Thread(target=left.watch, args=[left.attempt.place], daemon=True)
+    watching.start()
+    yield left
+    watching.join(400)
+    pool.close()
+    with psycopg.connect(postgres.format("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE unattended WITH (FORCE)")
+
+
+def test_success_is_charged_for_the_time_of_the_machine(
+    sky: SkyLauncher, purse: Purse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, rented, queued = [], [], {}
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress.step)
+        if not rented:
+            rented.append(api.record(attempts.of_job(purse.pool, wanted.key)[-1].place))
+            queued.update(api.call(lambda sky: sky.job_status(rented[0].name, None)))
+
+    wanted = job(purse, steps=4, seconds=2.5)  # it is seen while it runs
+    result = launch.run_job(wanted, purse, watch)
     assert result.metrics == {"total": 6.0} and seen[-1] == 4
     assert objects.describe(f"{wanted.output}/total") == result.artifacts["total"]
-    assert queue() == []
-    (reservation,) = launch.reservations(purse.pool, wanted.key)
+    assert queue() == [], "the machine goes with its job"
+    (state,) = (one.name for one in queued.values())
+    assert state in ("RUNNING", "SUCCEEDED"), "what is paid does not wait"
+    (reservation,) = charge.reservations(purse.pool, wanted.key)
     (attempt,) = attempts.of_job(purse.pool, wanted.key)
     assert attempt.place.endswith(f"-{reservation.id}-1") and attempt.region == "slurm/local/spot"
     assert attempt.started_at and attempt.gone_at
-    assert attempt.requested_at < attempt.started_at < attempt.gone_at
+    # not before it was asked for; and then at once, where processes of ours were there before
+    assert attempt.requested_at <= attempt.started_at < attempt.gone_at
     assert abs(reservation.spent - attempt.cost) <= Decimal("0.0002")
     handle = sky.attempts(wanted.key)[-1]
     assert any("from step 0" in line for line in sky.logs(handle))
@@ -52,140 +133,96 @@ def test_success_is_charged_for_the_time_of_the_machine(sky: SkyLauncher, purse:
     (attempt,) = attempts.of_job(purse.pool, wanted.key)
     assert attempt.provider_usd and attempt.provider_usd > 0
 
+    machine = rented[0]
+    assert machine.labels[LABEL] == attempts.installation(purse.pool)
+    assert machine.labels[RESERVATION_LABEL] == str(reservation.id)
+    assert machine.to_down and 1 <= machine.autostop <= 6, "its fuse, for six minutes of hours"
+    monkeypatch.setattr(api, "record", lambda _place: machine)
+    for networks, stranger in (("127.0.0.0/8", False), ("10.0.0.0/8", True)):
+        monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", networks)
+        settings.cache_clear()
+        with pytest.raises(LaunchError, match=attempt.place) if stranger else nullcontext():
+            gates.require_network(attempt.place)
+    monkeypatch.undo()
+    settings.cache_clear()
 
-def test_a_failing_job_is_red_with_its_own_error(purse: Purse) -> None:
-    with pytest.raises(JobFailed, match="the reward is NaN"):
-        launch.run_job(job(purse, fail="the reward is NaN"), purse)
-    assert queue() == []
-    assert jobs.of_run(purse.pool, purse.run.id)[0].state == "failed"
 
-
-def test_a_failing_setup_is_red_with_its_last_lines(
+def test_failures_are_red_with_their_own_errors(
     purse: Purse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        infra.compute.sky.task, "SETUP", "echo no such package {environment}; exit 3"
-    )
-    with pytest.raises(JobFailed, match="no such package node"):
-        launch.run_job(job(purse), purse)
+    """One of the program and one of its environment, side by side."""
+    broken = "test {environment} != train || {{ echo no such package {environment}; exit 3; }}\n"
+    monkeypatch.setattr(infra.compute.sky.task, "SETUP", broken + infra.compute.sky.task.SETUP)
+    failing = job(purse, "failing", fail="the reward is NaN")
+    unmade = job(purse, "unmade").model_copy(update={"environment": "train"})
+    program, setup = together(purse, failing, unmade)
+    assert isinstance(program, JobFailed) and "the reward is NaN" in str(program)
+    assert isinstance(setup, JobFailed) and "no such package train" in str(setup)
     assert queue() == []
+    assert {one.state for one in jobs.of_run(purse.pool, purse.run.id)} == {"failed"}
+    for wanted in (failing, unmade):
+        assert all(one.gone_at for one in attempts.of_job(purse.pool, wanted.key))
+        (paid,) = charge.reservations(purse.pool, wanted.key)
+        assert paid.state == "settled" and 0 < paid.spent < paid.amount
 
 
-def test_a_node_that_is_taken_away_costs_one_interval_and_reserves_again(purse: Purse) -> None:
+def test_nodes_that_are_taken_away_cost_one_interval_and_reserve_again(purse: Purse) -> None:
+    """The first while it is made, the second in mid-run."""
     taken = []
 
-    def take(progress) -> None:
+    def take(progress: Progress) -> None:
         if progress.step >= 10 and not taken:
             taken.append(progress.step)
             cancel()
 
-    wanted = job(purse, steps=60, seconds=0.5)
+    wanted = job(purse, steps=40, seconds=0.2, hold=20)
+    taking = threading.Thread(target=lambda: (until(lambda: "RUNNING" in str(queue())), cancel()))
+    taking.start()
     result = launch.run_job(wanted, purse, take)
-    assert result.metrics == {"total": TOTAL}
+    taking.join()
+    assert result.metrics == {"total": float(sum(range(40)))}
     # One interval of the checkpoints, one of the state that we saw.
     assert result.resumed_from and result.resumed_from >= taken[0] - 6
-    assert len(attempts.of_job(purse.pool, wanted.key)) == 2
-    assert [one.state for one in launch.reservations(purse.pool, wanted.key)] == ["settled"] * 2
+    unmade, lost, last = attempts.of_job(purse.pool, wanted.key)
+    assert unmade.submitted_at is None and unmade.gone_at and last.error is None
+    assert lost.started_at and lost.gone_at
+    states = [one.state for one in charge.reservations(purse.pool, wanted.key)]
+    assert states == ["settled"] * len(states) and len(states) >= 2
 
 
-def test_a_flow_killed_while_its_machine_is_made_is_taken_up(purse: Purse) -> None:
-    wanted = job(purse, steps=60, seconds=0.1)
+def test_a_flow_killed_while_its_machine_is_made_is_taken_up_and_stopped_by_a_person(
+    sky: SkyLauncher, purse: Purse
+) -> None:
+    """Stopped, it checkpoints, and its machine goes."""
+    wanted = job(purse, steps=9999, seconds=0.1)
     night = start_night(purse, wanted)
     until(queue)
     night.kill()
     night.communicate()
     assert attempts.of_job(purse.pool, wanted.key)[0].submitted_at is None
-    assert launch.run_job(wanted, purse).metrics == {"total": TOTAL}
-    assert len(attempts.of_job(purse.pool, wanted.key)) == 1
 
-
-def test_a_node_that_is_taken_away_while_it_is_made_is_asked_for_again(purse: Purse) -> None:
-    wanted = job(purse, steps=4, seconds=0.1)
-    taking = threading.Thread(target=lambda: (until(lambda: "RUNNING" in str(queue())), cancel()))
-    taking.start()
-    assert launch.run_job(wanted, purse).metrics == {"total": 6.0}
-    taking.join()
-    first, second = attempts.of_job(purse.pool, wanted.key)
-    assert first.error and first.submitted_at is None and second.error is None
-
-
-@pytest.fixture(params=["SIGKILL", "SIGSTOP"])
-def go_away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """SkyPilot's API server dies, or hangs and is not waited for as long as elsewhere."""
-
-    def die() -> None:
-        monkeypatch.setattr(api, "READ_SECONDS", 8)
-        monkeypatch.setattr(api, "SILENT_SECONDS", 8)
-        kill_api_server(signal.Signals[request.param])
-
-    return die
-
-
-def test_an_api_server_that_goes_away_while_a_machine_is_made(
-    purse: Purse, go_away: Callable[[], None]
-) -> None:
-    """Reproduces a leak of SkyPilot's: the allocation goes on, the server cannot start again."""
-    wanted = job(purse, steps=60, seconds=0.1)
-    killed = threading.Thread(target=lambda: (until(queue), go_away()))
-    killed.start()
-    assert launch.run_job(wanted, purse).metrics == {"total": TOTAL}
-    killed.join()
-    assert len({one.place for one in attempts.of_job(purse.pool, wanted.key)}) >= 1
-
-
-def test_an_api_server_that_goes_away_while_a_job_runs(
-    purse: Purse, go_away: Callable[[], None]
-) -> None:
-    killed = []
-
-    def kill(progress) -> None:
-        if not killed:
-            killed.append(progress.step)
-            go_away()
-
-    wanted = job(purse, steps=60, seconds=0.1)
-    assert launch.run_job(wanted, purse, kill).metrics == {"total": TOTAL} and killed
-    assert len(attempts.of_job(purse.pool, wanted.key)) == 1
-
-
-def test_stopped_by_a_person_it_checkpoints_and_its_machine_goes(
-    sky: SkyLauncher, purse: Purse
-) -> None:
-    wanted = job(purse, steps=9999, seconds=0.1)
-
-    def stop(_progress) -> None:
+    def stop(_progress: Progress) -> None:
         jobs.record_end(purse.pool, wanted.key, "stopped", error="stopped by a person")
         sky.stop(sky.attempts(wanted.key)[-1])
         assert queue() == []
 
     with pytest.raises(JobStopped, match="stopped by a person"):
         launch.run_job(wanted, purse, stop)
+    assert len(attempts.of_job(purse.pool, wanted.key)) == 1
     said = Mirror(wanted.output).status(1)
     assert said and said.state == "continue" and said.progress
     stored = objects.list_artifacts(f"{wanted.output}/node/checkpoints")
     assert stored[-1].uri.endswith(f"step-{said.progress.step:08d}")
 
 
-def test_the_node_ends_it_all_when_nobody_is_left(purse: Purse) -> None:
-    """Flow and API server are killed in mid-run; only Slurm is asked whether the machine goes."""
-    wanted = job(purse, hours=2.5 / 60, steps=9999, seconds=0.1)
-    night = start_night(purse, wanted)
-    mirror = Mirror(wanted.output)
-    until(lambda: mirror.progress())
-    until(lambda: attempts.of_job(purse.pool, wanted.key)[0].submitted_at)
-    time.sleep(8)  # until the fuse is lit
-    night.kill()
-    night.communicate()
-    kill_api_server()
-    (reservation,) = launch.reservations(purse.pool, wanted.key)
-    until(lambda: not queue(), 400)
-    late = datetime.now(UTC) - reservation.expires_at
-    assert late < timedelta(seconds=180), late
-    said = mirror.status(1)
-    assert said and said.state == "continue" and said.seen <= reservation.expires_at
-    reconcile(purse.pool, "")
-    (reservation,) = launch.reservations(purse.pool, wanted.key)
-    assert reservation.state == "settled" and 0 < reservation.spent <= reservation.amount
+def test_an_api_server_that_is_killed_while_a_machine_is_made(purse: Purse) -> None:
+    """Reproduces a leak of SkyPilot's: the allocation goes on, the server cannot start again."""
+    wanted = job(purse, steps=4, seconds=0.1)
+    killing = threading.Thread(target=lambda: (until(queue), kill_api_server()))
+    killing.start()
+    assert launch.run_job(wanted, purse).metrics == {"total": 6.0}
+    killing.join()
+    assert len({one.place for one in attempts.of_job(purse.pool, wanted.key)}) >= 1
 
 
 def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
@@ -196,10 +233,20 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
     if not attempts.any_ever(purse.pool):  # nobody looks for machines before there was one
         launch.run_job(job(purse, steps=1), purse)
 
-    def by_hand(labels: dict[str, str] | None) -> None:
+    wanted = job(purse, "by-hand")
+    quote = offers.cheapest(wanted.resources, "sky")
+
+    def by_hand(labels: dict[str, str] | None, place: str = "by-hand") -> None:
         task = sdk.Task(run="sleep 900")
-        task.set_resources(sdk.Resources(infra="slurm/local/spot", cpus="1", labels=labels))
-        api.call(lambda sky: sky.launch(task, cluster_name="by-hand"))
+        wish = sdk.Resources(
+            infra=quote.region,
+            instance_type=quote.instance_type,
+            accelerators=quote.accelerators,
+            use_spot=quote.spot,
+            labels=labels,
+        )
+        task.set_resources(wish)
+        api.call(lambda sky: sky.launch(task, cluster_name=place))
 
     with pytest.raises(Exception, match="has no reservation"):
         by_hand(None)
@@ -211,7 +258,13 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
     with pytest.raises(Exception, match=r"closed or has expired"):
         by_hand(labels)
     paid = ledger.reserve(purse.pool, "by-hand#2", [], Decimal(1), until_then)
-    by_hand(labels | {"nightshift-reservation": str(paid.id)})
+    labels["nightshift-reservation"] = str(paid.id)
+    with pytest.raises(Exception, match="not for by-hand"):
+        by_hand(labels)
+    attempt = attempts.begin(purse.pool, wanted, paid, quote, api.server())
+    by_hand(labels, attempt.place)
+    with pytest.raises(Exception, match="launched already"):
+        by_hand(labels, attempt.place)
     user = os.environ["LAB_USER"]
     stranger = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
     subprocess.run(
@@ -231,90 +284,20 @@ def test_orphans_are_ended_strangers_left_and_launches_without_money_refused(
         until(lambda: not queue())
 
 
-def test_every_kind_of_launch_needs_a_reservation(pool: Pool) -> None:
-    """Those of SkyPilot's managed jobs when they recover, too."""
-    from sky.server.requests.request_names import AdminPolicyRequestName
-
-    from infra.compute.policy import RequireReservation
-
-    resources = SimpleNamespace(labels={})
-    refused = []
-    for kind in AdminPolicyRequestName:
-        request = SimpleNamespace(
-            request_name=kind,
-            request_options=None,
-            task=SimpleNamespace(resources=[resources]),
-            skypilot_config=None,
-        )
-        try:
-            RequireReservation.validate_and_mutate(request)
-        except PermissionError:
-            refused.append(kind.value)
-    assert {"launch", "jobs.launch", "jobs.launch_cluster", "serve.launch_replica"} <= set(refused)
-    assert len(refused) == len(AdminPolicyRequestName) - 3
-
-
 def test_two_flows_race_for_the_last_dollar(purse: Purse) -> None:
     specs = [job(purse, step, steps=3) for step in ("a", "b")]
-    quote = launch.cheapest(specs[0].resources, "sky")
-    due = launch.price(quote, specs[0].max_hours)  # and there is room for one and a half
+    quote = offers.cheapest(specs[0].resources, "sky")
+    due = offers.price(quote, specs[0].max_hours)  # and there is room for one and a half
     used = next(one for one in ledger.budgets(purse.pool) if one.scope == "project")
     ledger.set_budget(purse.pool, "project", "day", (used.charged + due * 3 / 2).quantize(due))
     try:
-        outcomes: list[object] = []
-
-        def race(spec) -> None:
-            try:
-                outcomes.append(launch.run_job(spec, purse).metrics)
-            except Exception as error:
-                outcomes.append(type(error).__name__)
-
-        flows = [threading.Thread(target=race, args=(spec,)) for spec in specs]
-        for flow in flows:
-            flow.start()
-        for flow in flows:
-            flow.join()
+        outcomes = together(purse, *specs)
     finally:
         ledger.set_budget(purse.pool, "project", "day", settings().budget_usd_per_day)
-    assert sorted(map(str, outcomes)) == ["BudgetExceeded", "{'total': 3.0}"]
+    assert {"total": 3.0} in outcomes
+    assert [type(one) for one in outcomes if isinstance(one, Exception)] == [BudgetExceeded]
     asked = [one for spec in specs for one in attempts.of_job(purse.pool, spec.key)]
     assert len(asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "says"),
-    [
-        ("NIGHTSHIFT_MAX_USD_PER_HOUR", "1", "above NIGHTSHIFT_MAX_USD_PER_HOUR"),
-        ("NIGHTSHIFT_SKY_ALLOWED", "aws/eu-*", "NIGHTSHIFT_SKY_ALLOWED"),
-        ("NIGHTSHIFT_NETWORK_CHECK", "sh -c 'echo no VPN; exit 3'", "exit code 3: no VPN"),
-    ],
-)
-def test_what_a_setting_forbids_is_refused_before_a_machine_is_asked_for(
-    purse: Purse, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
-) -> None:
-    monkeypatch.setenv(variable, value)
-    settings.cache_clear()
-    try:
-        with pytest.raises(LaunchError) as caught:
-            launch.run_job(job(purse), purse)
-    finally:
-        monkeypatch.undo()
-        settings.cache_clear()
-    assert says in str(caught.value)
-    assert attempts.of_job(purse.pool, job(purse).key) == []
-
-
-def test_a_machine_in_a_foreign_network_is_taken_down(
-    purse: Purse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NIGHTSHIFT_ALLOWED_NETWORKS", "10.0.0.0/8")
-    settings.cache_clear()
-    try:
-        with pytest.raises(LaunchError, match="NIGHTSHIFT_ALLOWED_NETWORKS"):
-            launch.run_job(job(purse), purse)
-    finally:
-        monkeypatch.undo()
-        settings.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -334,6 +317,32 @@ def test_what_nobody_offers_is_refused(
     assert "sky-payload" not in "".join(capfd.readouterr())
 
 
-def test_an_unknown_environment_is_refused(purse: Purse) -> None:
-    with pytest.raises(EnvironmentBuildError, match="nowhere"):
-        launch.run_job(job(purse).model_copy(update={"environment": "nowhere"}), purse)
+def test_a_machine_goes_on_without_the_flow_and_the_api_server_that_rented_it(
+    unattended: Unattended,
+) -> None:
+    mirror = Mirror(unattended.spec.output)
+    before = len(mirror.progress())
+    until(lambda: len(mirror.progress()) > before)
+    assert unattended.gone_at is None
+
+
+def test_the_node_ends_it_all_when_nobody_is_left(
+    unattended: Unattended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only Slurm was asked whether the machine goes; nobody of ours looked at it meanwhile."""
+    pool, spec = unattended.purse.pool, unattended.spec
+    until(lambda: unattended.gone_at, 400)
+    assert unattended.gone_at and unattended.attempt.gone_at is None
+    (reservation,) = charge.reservations(pool, spec.key)
+    late = unattended.gone_at - reservation.expires_at
+    assert late < timedelta(seconds=180), late
+    said = Mirror(spec.output).status(1)
+    assert said and said.state == "continue" and said.seen <= reservation.expires_at
+    monkeypatch.setattr(offers, "launchers", lambda _target: {"sky": launcher(pool)})
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", pool.conninfo)
+    settings.cache_clear()
+    reconcile(pool, "")
+    settings.cache_clear()
+    (reservation,) = charge.reservations(pool, spec.key)
+    assert reservation.state == "settled" and 0 < reservation.spent <= reservation.amount
+    assert ledger.audit(pool) == []

@@ -14,9 +14,10 @@ from unittest.mock import MagicMock
 import httpx
 import pytest
 
-from deployments import deploy
+import deployments.server.automations  # noqa: F401 - here: it would keep a client that is patched
+from deployments.server import deploy
 from infra.settings import REPOSITORY
-from tests.users import User
+from tests.helpers.users import User
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -28,14 +29,15 @@ CustomWebhookNotificationBlock(
 """
 EVENTS = """
 from decimal import Decimal
-from infra.registry import ModelVersion
-from infra.verdicts import Verdict
+from infra.models.registry import ModelVersion
+from infra.models.verdicts import Verdict
 from prefect.events import emit_event
-from tasks import announce, feedback
-candidate = ModelVersion(model="words", version="7", uri="", sha256="", base="")
+from tasks.champions import announce
+from tasks.dpo import feedback
+candidate = ModelVersion(model="words", kind="policy", version="7", uri="", sha256="", base="")
 verdict = Verdict(promote=False, gain=0, confidence_interval=(0, 0), checks=[])
 for _ in range(2):  # a resumed run
-    announce.judged("policy", candidate, "6", verdict)
+    announce.judged(candidate, "6", verdict)
 model = {"prefect.resource.id": "nightshift.model.words"}
 emit_event(feedback.EVENT, resource=model, payload={"model": "words", "feedback": 500})
 """
@@ -102,6 +104,7 @@ def test_schedules_outlive_a_deploying_that_fails_or_is_killed(
 
 def python(user: User, api: str, code: str) -> None:
     environment = user.environment() | {"PYTHONPATH": str(REPOSITORY), "PREFECT_API_URL": api}
+    environment["PREFECT_API_AUTH_STRING"] = ":".join(user.prefect_auth)
     environment["PREFECT_HOME"] = str(user.home / "prefect" / "home")
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
@@ -114,12 +117,14 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
-def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbox) -> None:
+def test_chains_and_notices_work_and_keep_their_switches(alone: User, inbox: Inbox) -> None:
+    user = alone
     user.settings["NIGHTSHIFT_NOTIFICATIONS"] = "custom-webhook/test"
     api = user.json("up", "--detach")["ui"] + "/api"
 
     def ask(method: str, path: str, content: object = None) -> Any:
-        answer = httpx.request(method, f"{api}/{path}", json=content, timeout=30)
+        url = f"{api}/{path}"
+        answer = httpx.request(method, url, json=content, timeout=30, auth=user.prefect_auth)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
@@ -154,8 +159,8 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
     ask("PATCH", f"deployments/{nightly['id']}", {"schedules": [own, schedule(theirs)]})
     user.json("up", "--detach")  # a second one deploys again
     again = automations()
-    assert set(again) == chains | {f"notice of {n}" for n in ("budget warnings", "failed gates",
-                                                             "failed runs")}  # fmt: skip
+    notices = ("budget warnings", "failed gates", "failed runs", "regressed benchmarks")
+    assert set(again) == chains | {f"notice of {about}" for about in notices}
     assert again[chain["name"]]["enabled"] and again[chain["name"]]["id"] == chain["id"]
     kept = ask("GET", "deployments/name/nightly-ppo/nightly-ppo")["schedules"]
     assert {one["schedule"]["cron"]: one["active"] for one in kept} == {
@@ -173,13 +178,17 @@ def test_chains_and_notices_work_and_keep_their_switches(user: User, inbox: Inbo
     assert wait_for(chained, 90)["name"] == "dpo-training words"
     wait_for(lambda: inbox.got)
     code, _, err = user.run("submit", "build-preferences", "--dataset", "nowhere.jsonl", "--wait")
-    assert code == 2, err
+    assert code == 2, err  # it ends as `Refused`, of which nobody is told
+    user.json("budget", "set", "0")
+    (user.folder / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    code, _, err = user.run("submit", "build-preferences", "--dataset", "pairs.jsonl", "--wait")
+    assert code == 3, err
     wait_for(lambda: len(inbox.got) == 2)
     gate, failed = inbox.got
     assert gate["subject"] == "words: version 7 did not pass the gate"
     assert "Version 6 stays champion" in gate["body"]
-    assert failed["subject"] == "build-preferences design: Failed"
-    assert "nowhere.jsonl" in failed["body"] and "/runs/flow-run/" in failed["body"]
+    assert failed["subject"] == "build-preferences design, dataset pairs.jsonl: Failed"
+    assert "no room" in failed["body"] and "/runs/flow-run/" in failed["body"]
     user.json("down")
     user.wait_until_nothing_runs()
 

@@ -1,15 +1,37 @@
 """The commands that make and keep the services, for people and for scripts."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
 import time
 import urllib.request
 
 import httpx
+import pytest
 
 from deployments.catalogue import flow_names
-from tests.doors import signed
+from infra.services.prefect_server import PrefectServer
+from tests.helpers.doors import signed
+from tests.helpers.users import Shared, User
+
+ANOTHER_USER = """
+import sys, urllib.request
+api, password = sys.argv[1:]
+asked = urllib.request.Request(
+    f"{api}/block_documents/filter",
+    b'{"include_secrets": true}',
+    {"Content-Type": "application/json"},
+)
+said = []
+for act in (lambda: urllib.request.urlopen(asked).read().decode(), lambda: open(password).read()):
+    try:
+        said.append(act())
+    except OSError as error:
+        said.append(error.strerror or str(error))
+print(", ".join(said))
+"""
 
 
 def pages_that_may_ask(ui: str) -> set[str]:
@@ -23,7 +45,8 @@ def pages_that_may_ask(ui: str) -> set[str]:
     return {origin for origin, answer in asked.items() if answer.status_code == 200}
 
 
-def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
+def test_set_up_then_up_serves_a_webhook_until_ctrl_c(alone) -> None:
+    user = alone
     told = user.json("setup")
     assert told == {"home": str(user.home), "objects": f"{user.home.as_uri()}/objects"}
     user.wait_until_nothing_runs()
@@ -37,7 +60,7 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     told = json.loads(kept.stdout.readline())
     assert told["home"] == str(user.home)
     assert all(row["running"] for row in user.json("status"))
-    names = {row["name"] for row in api(told, "deployments/filter")}
+    names = {row["name"] for row in api(user, told, "deployments/filter")}
     assert names == set(flow_names())
     assert pages_that_may_ask(told["ui"]) == {told["ui"]}
 
@@ -50,7 +73,7 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert answer.status_code == 202, answer.text
-    (state, run) = ended_run(told, answer.json()["status"], secret)
+    (state, run) = ended_run(user, told, answer.json()["status"], secret)
     assert state == "COMPLETED"
     assert run["parameters"] == {"parameters": {"dry_run": True}}
     assert "hook:cost-guard" in run["tags"]
@@ -58,9 +81,10 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     assert (row["state"], row["flow_run"]) == ("started", run["id"])
 
     another = user.start("up")
-    lines = [another.stdout.readline() for _ in range(4)]
+    lines = [another.stdout.readline() for _ in range(5)]
     assert lines[0].split() == ["Prefect", "UI", told["ui"]], "both use the same services"
-    assert told["gateway"] in lines[1] and str(user.home) in lines[2] and "Ctrl-C" in lines[3]
+    assert told["password_file"] in lines[1] and told["gateway"] in lines[2]
+    assert str(user.home) in lines[3] and "Ctrl-C" in lines[4]
     kept.send_signal(signal.SIGINT)
     out, err = kept.communicate(timeout=100)
     assert kept.returncode == 130 and out == "" and "Traceback" not in err, out + err
@@ -71,7 +95,8 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(user) -> None:
     user.wait_until_nothing_runs()
 
 
-def test_a_port_in_use_is_one_clear_error(user) -> None:
+def test_a_port_in_use_is_one_clear_error(alone) -> None:
+    user = alone
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -82,11 +107,27 @@ def test_a_port_in_use_is_one_clear_error(user) -> None:
     user.wait_until_nothing_runs()
 
 
-def api(told: dict[str, str], path: str) -> list[dict]:
-    return httpx.post(f"{told['ui']}/api/{path}", json={}, timeout=30).json()
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_of_this_machine_reads_no_block_and_no_password(shared: Shared) -> None:
+    password = PrefectServer(shared.home / "prefect").password_file
+    done = subprocess.run(
+        ["/usr/bin/env", "python3", "-c", ANOTHER_USER, shared.prefect, str(password)],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    )
+    assert done.stdout == "HTTP Error 401: Unauthorized, Permission denied\n", done.stderr
 
 
-def ended_run(told: dict[str, str], status: str, secret: str) -> tuple[str, dict]:
+def api(user: User, told: dict[str, str], path: str) -> list[dict]:
+    url = f"{told['ui']}/api/{path}"
+    return httpx.post(url, json={}, timeout=30, auth=user.prefect_auth).json()
+
+
+def ended_run(user: User, told: dict[str, str], status: str, secret: str) -> tuple[str, dict]:
     """The flow run of a delivery once it has ended: (state, run)."""
     deadline = time.monotonic() + 120
     run: dict = {}
@@ -95,5 +136,6 @@ def ended_run(told: dict[str, str], status: str, secret: str) -> tuple[str, dict
         time.sleep(0.3)
         shown = httpx.get(status, headers={"authorization": f"Bearer {secret}"}).json()
         if shown["flow_run"]:
-            run = httpx.get(f"{told['ui']}/api/flow_runs/{shown['flow_run']}", timeout=30).json()
+            url = f"{told['ui']}/api/flow_runs/{shown['flow_run']}"
+            run = httpx.get(url, timeout=30, auth=user.prefect_auth).json()
     return run["state"]["type"], run

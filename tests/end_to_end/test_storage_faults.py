@@ -1,18 +1,15 @@
 """Storage that fails: a disk that gets full in the night, buckets that deny."""
 
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import boto3
 import pytest
 
-from tests.integration.s3_server import moto_server
-from tests.launching import alive, fill_disk
+from tests.helpers.launching import alive, fill_disk
+from tests.helpers.s3_server import moto_server
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -26,20 +23,6 @@ READ_ONLY = {
 }
 
 
-@contextmanager
-def kept_up(user) -> Iterator[None]:
-    """The services stay up for all commands of a test, which saves their starts."""
-    process = user.start("up", "--json")
-    assert process.stdout.readline()
-    try:
-        yield
-    finally:
-        user.wait_until_nothing_runs("prefect.engine")  # cost-guard sweeps every five minutes
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    user.wait_until_nothing_runs()
-
-
 def refused(process) -> str:
     """One clear error that names the setting, and exit code 5; what was said of it."""
     out, err = process.communicate(timeout=200)
@@ -50,31 +33,30 @@ def refused(process) -> str:
 
 def test_a_disk_that_is_full_at_once_and_in_training(user, cycle, small_disk: Path) -> None:
     user.settings["NIGHTSHIFT_OBJECTS"] = small_disk.as_uri()
-    with kept_up(user):
-        ballast = fill_disk(small_disk)
-        refused(user.start(*cycle))
-        assert user.json("jobs", "list") == [], "nothing was launched"
-        ballast.unlink()
+    ballast = fill_disk(small_disk)
+    refused(user.start(*cycle))
+    assert user.json("jobs", "list") == [], "nothing was launched"
+    ballast.unlink()
 
-        night = user.start(*cycle)
-        deadline = time.monotonic() + 120
-        while not list(user.home.glob("jobs/*train*/checkpoints/step-*")):
-            assert time.monotonic() < deadline and night.poll() is None
-            time.sleep(0.05)
-        ballast = fill_disk(small_disk)
-        refused(night)
-        assert alive(user.home) == []
-        assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
-        ballast.unlink()
+    night = user.start(*cycle)
+    deadline = time.monotonic() + 120
+    while not list(user.home.glob("jobs/*train*/checkpoints/step-*")):
+        assert time.monotonic() < deadline and night.poll() is None
+        time.sleep(0.05)
+    ballast = fill_disk(small_disk)
+    refused(night)
+    assert alive(user.home) == []
+    assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
+    ballast.unlink()
 
-        report = user.json(*cycle)
-        assert report["resumed"] and report["candidate"] == "2"
-        jobs = user.json("jobs", "list")
-        assert len(jobs) == 4 and {job["state"] for job in jobs} == {"succeeded"}
-        (result,) = user.home.glob("jobs/*train*/result.json")
-        assert json.loads(result.read_text())["resumed_from"] >= 1, "training went on"
-        project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
-        assert Decimal(project["charged"]) == sum(Decimal(job["usd"]) for job in jobs)
+    report = user.json(*cycle)
+    assert report["resumed"] and report["candidate"] == "2"
+    jobs = user.json("jobs", "list")
+    assert len(jobs) == 4 and {job["state"] for job in jobs} == {"succeeded"}
+    (result,) = user.home.glob("jobs/*train*/result.json")
+    assert json.loads(result.read_text())["resumed_from"] >= 1, "training went on"
+    project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
+    assert Decimal(project["charged"]) == sum(Decimal(job["usd"]) for job in jobs)
 
 
 @pytest.fixture
@@ -104,16 +86,15 @@ def test_a_bucket_that_denies_costs_nothing(denying, cycle) -> None:
     user = denying
     given = user.settings
     demo = "run nightly-ppo --preset demo".split()
-    with kept_up(user):
-        for setting, command in [
-            ({}, cycle),
-            ({}, demo),
-            ({"NIGHTSHIFT_OBJECTS": "s3://no-such-bucket"}, demo),
-            ({"AWS_SECRET_ACCESS_KEY": "wrong"}, demo),
-        ]:
-            user.settings = given | setting
-            said = refused(user.start(*command))
-            assert given["AWS_SECRET_ACCESS_KEY"] not in said
-        assert user.json("jobs", "list") == [], "nothing was launched"
-        for budget in user.json("budget", "show"):
-            assert Decimal(budget["charged"]) == Decimal(budget["reserved"]) == 0
+    for setting, command in [
+        ({}, cycle),
+        ({}, demo),
+        ({"NIGHTSHIFT_OBJECTS": "s3://no-such-bucket"}, demo),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, demo),
+    ]:
+        user.settings = given | setting
+        said = refused(user.start(*command))
+        assert given["AWS_SECRET_ACCESS_KEY"] not in said
+    assert user.json("jobs", "list") == [], "nothing was launched"
+    for budget in user.json("budget", "show"):
+        assert Decimal(budget["charged"]) == Decimal(budget["reserved"]) == 0

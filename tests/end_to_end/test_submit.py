@@ -18,10 +18,11 @@ import yaml
 
 from infra.keeper import free_port
 from infra.settings import REPOSITORY
-from tests.users import User, reachable_folder, settle_in
+from tests.helpers.users import User, reachable_folder, settle_in
 
 pytestmark = pytest.mark.timeout(900)
 AUTH = "admin:of-the-tests"
+PROGRAM = "jobs.dpo.build"
 
 
 def pairs(count: int) -> str:
@@ -44,16 +45,14 @@ def prefect_server(folder: Path, postgres: str) -> Iterator[dict[str, str]]:
         "PREFECT_SERVER_API_AUTH_STRING": AUTH,
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(folder / "prefect"),
     }
     compose = yaml.safe_load((REPOSITORY / "infra" / "server" / "compose.yaml").read_text())
     assert given.keys() == compose["services"]["prefect"]["environment"].keys()
     with (folder / "prefect.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            env=os.environ
-            | given
-            | {"PREFECT_HOME": str(folder / "prefect")}
-            | {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"},
+            env=os.environ | given | {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"},
             stdout=log,
             stderr=log,
         )
@@ -94,6 +93,7 @@ def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[Us
         told = user.json("up", "--detach")
         try:
             assert told["ui"] + "/api" == prefect["PREFECT_API_URL"]
+            end_scheduled_sweeps(user)
             yield user
         finally:
             user.json("down")
@@ -108,10 +108,25 @@ def api(user: User, method: str, path: str, content: object = None) -> httpx.Res
         return server.request(method, f"{url}/{path}", json=content, headers=headers)
 
 
+def end_scheduled_sweeps(user: User) -> None:
+    """Only the tests sweep from now on: what a scheduled sweep has told is not told again."""
+    guard = api(user, "GET", "deployments/name/cost-guard/cost-guard").json()
+    (schedule,) = guard["schedules"]
+    path = f"deployments/{guard['id']}/schedules/{schedule['id']}"
+    assert api(user, "PATCH", path, {"active": False}).is_success
+    of_guard = {"deployments": {"id": {"any_": [guard["id"]]}}}
+    while any(
+        run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        for run in api(user, "POST", "flow_runs/filter", of_guard).json()
+    ):
+        time.sleep(0.2)
+
+
 def test_a_run_is_followed_to_its_report(served: User) -> None:
     command = "submit build-preferences --name words --dataset pairs.jsonl --wait".split()
     told = served.json(*command)
-    assert told["name"] == "build-preferences words" and told["state"] == "Completed"
+    assert told["name"] == "build-preferences words, dataset pairs.jsonl"
+    assert told["state"] == "Completed"
     assert "pairs" in told["report"]
     run = api(served, "GET", f"flow_runs/{told['id']}").json()
     given = run["parameters"]["parameters"]
@@ -135,7 +150,9 @@ def test_failures_have_the_exit_codes_of_run(served: User) -> None:
     assert here == there == 2, err
     assert json.loads(out)["error"] == "InputError" and json.loads(out)["message"] in said
     assert "Traceback" not in err
-    code, _, err = served.run("submit", "build-preferences", "--data-hours", "0")
+    ended = {"flow_runs": {"state": {"name": {"any_": ["Refused"]}}}}
+    assert len(api(served, "POST", "flow_runs/filter", ended).json()) >= 2, "nobody is woken"
+    code, _, err = served.run_here("submit", "build-preferences", "--data-hours", "0")
     assert code == 2 and "--data-hours" in err
 
 
@@ -159,7 +176,7 @@ def test_on_a_network_both_doors_are_locked(served: User) -> None:
     assert httpx.post(f"{gateway}/hooks/nightly-ppo").status_code == 401
     served.settings["PREFECT_API_AUTH_STRING"] = "admin:wrong"
     try:
-        code, _, err = served.run("submit", "cost-guard")
+        code, _, err = served.run_here("submit", "cost-guard")
         assert code == 4 and "PREFECT_API_AUTH_STRING" in err and "Traceback" not in err, err
         code, out, _ = served.run("doctor")
         assert code == 4 and "PREFECT_API_AUTH_STRING" in out.replace("\n", "")
@@ -174,16 +191,17 @@ def test_ctrl_c_leaves_the_run_going_and_says_how_to_stop_it(served: User) -> No
     url = process.stdout.readline().split()[-1]
     while "Running" not in process.stderr.readline():
         assert process.poll() is None
-    process.send_signal(2)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "The run goes on" in err and "goes on where" not in err
     path = f"flow_runs/{url.rpartition('/')[2]}"
-    assert api(served, "GET", path).json()["state"]["type"] == "RUNNING"
-
-    stop = err.partition("→ ")[2].partition(" stops it")[0]
-    variable, *words = shlex.split(stop)
-    name, _, value = variable.partition("=")
-    subprocess.run(words, env=served.environment() | {name: value}, check=True, timeout=60)
+    with served.held(PROGRAM):
+        process.send_signal(2)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130 and "The run goes on" in err and "goes on where" not in err
+        assert api(served, "GET", path).json()["state"]["type"] == "RUNNING"
+        stop = err.partition("→ ")[2].partition(" stops it")[0]
+        variable, *words = shlex.split(stop)
+        name, _, value = variable.partition("=")
+        environment = served.environment() | {name: value}
+        subprocess.run(words, env=environment, check=True, timeout=60)
     deadline = time.monotonic() + 60
     while (state := api(served, "GET", path).json()["state"]["type"]) != "CANCELLED":
         assert time.monotonic() < deadline and state in ("RUNNING", "CANCELLING"), state
@@ -196,20 +214,20 @@ def test_a_run_killed_with_whoever_started_it_is_crashed_in_the_ui(served: User)
     command = "build-preferences --name killed --dataset many.jsonl".split()
 
     def state() -> dict[str, str]:
-        name = {"flow_runs": {"name": {"any_": ["build-preferences killed"]}}}
+        name = {"flow_runs": {"name": {"like_": "build-preferences killed"}}}
         (found,) = api(served, "POST", "flow_runs/filter", name).json()
         return found["state"]
 
     process = served.start("run", *command)
-    while not (running := served.json("jobs", "list", "--running")):
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
-    assert state()["type"] == "RUNNING"
-    assert any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
-    assert state()["type"] == "CRASHED"
-    assert "Start build-preferences once more" in state()["message"]
-    served.json("jobs", "stop", running[0]["key"])
+    with served.held(PROGRAM):
+        process.kill()
+        process.communicate()
+        assert state()["type"] == "RUNNING"
+        assert any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
+        assert state()["type"] == "CRASHED"
+        assert "Start build-preferences once more" in state()["message"]
+        (running,) = served.json("jobs", "list", "--running")
+    served.json("jobs", "stop", running["key"])
     assert not any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
 
 
@@ -233,9 +251,9 @@ def test_a_run_killed_before_it_has_begun_is_crashed_in_the_ui(served: User) -> 
 SWEEP = """
 from datetime import timedelta
 from infra import database
-from tasks import crashed
+from tasks.runs import crashed
 crashed.PENDING = timedelta(0)
-print(crashed.tell_of_crashed(database.pool(), False))
+print(crashed.report_crashes(database.pool(), False))
 """
 
 
@@ -276,17 +294,17 @@ def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: U
     assert b"without a server" not in swept.stdout and state(early) == "CRASHED"
 
 
-def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, user: User) -> None:
-    code, _, err = user.run("submit", "cost-guard")
+def test_without_server_deployment_or_worker_it_says_what_to_do(served: User, alone: User) -> None:
+    code, _, err = alone.run_here("submit", "cost-guard")
     assert code == 4 and "nightshift up" in err and "Traceback" not in err
-    user.settings["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
-    code, _, err = user.run("submit", "cost-guard")
+    alone.settings["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    code, _, err = alone.run_here("submit", "cost-guard")
     assert code == 4 and "does not answer" in err and "Traceback" not in err
     row = api(served, "GET", "deployments/name/nightly-ppo/nightly-ppo").json()
     api(served, "DELETE", f"deployments/{row['id']}")
-    code, _, err = served.run("submit", "nightly-ppo")
+    code, _, err = served.run_here("submit", "nightly-ppo")
     assert code == 4 and "no deployment of nightly-ppo" in err and "nightshift up" in err
     api(served, "PATCH", "work_pools/local", {"is_paused": True})
-    code, _, err = served.run("submit", "cost-guard")
+    code, _, err = served.run_here("submit", "cost-guard")
     assert code == 4 and "PAUSED" in err
     api(served, "PATCH", "work_pools/local", {"is_paused": False})

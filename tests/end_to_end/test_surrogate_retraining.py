@@ -1,4 +1,7 @@
-"""A surrogate from nothing to its second version, asked by file, by line and over HTTP."""
+"""A surrogate from nothing to its second version, asked by file, by line and over HTTP.
+
+One owner trains twice; every test looks at what that left.
+"""
 
 import csv
 import io
@@ -10,21 +13,40 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.compute.environments import ensure
 from infra.settings import REPOSITORY, settings
 from jobs.surrogate.config import DESIGN, OUTPUTS, WEATHER
-from tests.end_to_end.test_storage_faults import kept_up
-from tests.users import User, reachable_folder
+from tests.helpers.users import Shared, User, reachable_folder
 
 pytestmark = pytest.mark.timeout(900)
 
 RETRAINING = "run surrogate-retraining --name mine --preset surrogate-test".split()
 MIDDLE = {q.name: (q.low + q.high) / 2 for q in DESIGN + WEATHER}
+
+
+@dataclass
+class Trainings:
+    """What was told of a plan, of a question to a champion that was not there yet, of a training
+    that was killed and the same command again, of one without anything new, and of one that
+    learned from measurements."""
+
+    user: User
+    plan: dict[str, Any]
+    too_early: tuple[int, str, str]
+    first: dict[str, Any]
+    idle: dict[str, Any]
+    second: dict[str, Any]
+
+    @property
+    def champion(self) -> str:
+        return "2" if self.second["verdict"]["promote"] else "1"
 
 
 @pytest.fixture(scope="session")
@@ -33,30 +55,49 @@ def surrogate_python() -> Path:
     return ensure("surrogate")
 
 
-def settle_in(folder: Path, python: Path) -> User:
+def settle_in(folder: Path, python: Path, shared: Shared) -> User:
     """A user with an empty home."""
-    user = User(folder)
+    user = User(folder, shared.settings())
     user.home.mkdir()
     (user.home / "environments").symlink_to(python.parents[2])
     return user
 
 
-@pytest.fixture
-def user(tmp_path: Path, surrogate_python: Path) -> User:
-    return settle_in(tmp_path, surrogate_python)
+@pytest.fixture(scope="module")
+def trainings(surrogate_python: Path, shared: Shared) -> Iterator[Trainings]:
+    with reachable_folder() as folder:
+        user = settle_in(folder, surrogate_python, shared)
+        plan = user.json(*RETRAINING, "--plan")
+        early = user.run("predict", "surrogate", "--name", "mine", "--input", "x.csv")
+        first = kill_in_training_and_go_on(user)
+        idle = user.json(*RETRAINING, "--retrain", "needed")
+        measure(surrogate_python, folder / "measured", 20)
+        second = user.json(*RETRAINING, "--observations", "measured")
+        yield Trainings(user, plan, early, first, idle, second)
+        user.wait_until_nothing_runs()
+
+
+def kill_in_training_and_go_on(user: User) -> dict[str, Any]:
+    """Kill the flow as soon as its training has a checkpoint; what the same command then told."""
+    process = user.start(*RETRAINING)
+    deadline = time.monotonic() + 240
+    while not list((user.home / "jobs").glob("*-train-*/checkpoints/step-*")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)
+    return user.json(*RETRAINING)
 
 
 @pytest.fixture(scope="module")
-def careless_owner(surrogate_python: Path) -> Iterator[User]:
+def careless_owner(surrogate_python: Path, shared: Shared) -> Iterator[User]:
     """One user, and so one database, for many wrong inputs."""
     with reachable_folder() as folder:
-        user = settle_in(folder, surrogate_python)
-        with kept_up(user):
-            yield user
+        yield settle_in(folder, surrogate_python, shared)
 
 
 def measure(python: Path, folder: Path, count: int) -> None:
-    command = [python, "-m", "tests.measuring", folder, str(count)]
+    command = [python, "-m", "tests.helpers.measuring", folder, str(count)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
 
 
@@ -78,62 +119,49 @@ def post(port: int, body: object) -> tuple[int, dict]:
             return refused.code, json.load(refused)
 
 
-def test_a_killed_first_training_goes_on_and_the_second_learns_from_measurements(
-    user: User, surrogate_python: Path
-) -> None:
-    with kept_up(user):
-        plan = user.json(*RETRAINING, "--plan")
-        steps = [step["step"] for step in plan["steps"]]
-        assert steps == ["drift (with new observations)", "simulate", "train", "validate"]
-        code, _, err = user.run("predict", "surrogate", "--name", "mine", "--input", "x.csv")
-        assert code == 2 and "has no champion" in err
-
-        long = [*RETRAINING, "--epochs", "500"]
-        process = user.start(*long)
-        deadline = time.monotonic() + 240
-        while not list((user.home / "jobs").glob("*-train-*/checkpoints/step-*")):
-            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-            time.sleep(0.05)
-        process.kill()
-        process.communicate(timeout=60)
-        first = user.json(*long)
-        assert first["resumed"] and first["verdict"]["promote"], first["verdict"]
-        assert (first["champion"], first["candidate"]) == ("handbook", "1")
-        jobs = [job["key"].partition("/")[2] for job in user.json("jobs", "list")]
-        assert sorted(jobs) == ["simulate", "train", "validate"], "nothing was done twice"
-        assert Path(first["files"]["plot"]).read_bytes().startswith(b"\x89PNG")
-        told = Path(first["files"]["markdown"]).read_text()
-        assert "Version 1 is the new champion" in told
-        sure = first["verdict"]["confidence_interval"][0] > 0
-        assert ("of held-out accuracy cost" in told) == sure
-        assert "covered" in told and "Where it errs most" in told
-
-        idle = user.json(*RETRAINING, "--retrain", "needed")
-        assert idle["nothing_to_learn"], "there is a champion and nothing is new"
-
-        measure(surrogate_python, user.folder / "measured", 20)
-        second = user.json(*RETRAINING, "--observations", "measured")
-        assert second["champion"] == "1" and second["candidate"] == "2"
-        assert second["collected"]["observed building-years"] == 20
-        assert second["collected"]["of them replayed from earlier trainings"] > 0
-        how = second["sections"]["How it was trained"]
-        assert "2 members went on from the champion" in how
-        assert "Drift: on the 20 newest observations" in how
-        assert "observed buildings it errs" in how and "of earlier climates" in how
-        versions = user.json("models", "list", "mine")
-        promoted = second["verdict"]["promote"]
-        assert versions[0]["parent"] == "1" and bool(versions[0]["aliases"]) == promoted
-        _answers(user)
-        _optimised(user)
-        _served(user, "2" if promoted else "1")
-        spent = sum(Decimal(job["usd"]) for job in user.json("jobs", "list"))
-        project = next(b for b in user.json("budget", "show") if b["scope"] == "project")
-        assert Decimal(project["charged"]) == spent > 0
-        assert Decimal(project["reserved"]) == 0
+def test_before_there_is_a_champion(trainings: Trainings) -> None:
+    steps = [step["step"] for step in trainings.plan["steps"]]
+    assert steps == ["drift (with new observations)", "simulate", "train", "validate"]
+    code, _, err = trainings.too_early
+    assert code == 2 and "has no champion" in err
 
 
-def _answers(user: User) -> None:
-    """From a file and from lines, with flags for rows and one clear error for a broken one."""
+def test_a_killed_first_training_goes_on(trainings: Trainings) -> None:
+    first = trainings.first
+    assert first["resumed"] and first["verdict"]["promote"], first["verdict"]
+    assert (first["champion"], first["candidate"]) == ("handbook", "1")
+    keys = [job["key"].partition("/") for job in trainings.user.json("jobs", "list")]
+    mine = sorted(step for run, _, step in keys if run == first["run"])
+    assert mine == ["simulate", "train", "validate"], "nothing was done twice"
+    assert Path(first["files"]["plot"]).read_bytes().startswith(b"\x89PNG")
+    told = Path(first["files"]["markdown"]).read_text()
+    assert "Version 1 is the new champion" in told
+    sure = first["verdict"]["confidence_interval"][0] > 0
+    assert ("of held-out accuracy cost" in told) == sure
+    assert "covered" in told and "Where it errs most" in told
+
+
+def test_the_second_training_learns_from_measurements(trainings: Trainings) -> None:
+    second = trainings.second
+    assert second["champion"] == "1" and second["candidate"] == "2"
+    assert second["collected"]["observed building-years"] == 20
+    assert second["collected"]["of them replayed from earlier trainings"] > 0
+    how = second["sections"]["How it was trained"]
+    assert "2 members went on from the champion" in how
+    assert "Drift: on the 20 newest observations" in how
+    assert "observed buildings it errs" in how and "of earlier climates" in how
+    versions = trainings.user.json("models", "list", "mine")
+    assert versions[0]["parent"] == "1"
+    assert bool(versions[0]["aliases"]) == second["verdict"]["promote"]
+
+
+def test_nothing_is_learned_where_nothing_is_new(trainings: Trainings) -> None:
+    assert trainings.idle["nothing_to_learn"], "there is a champion and nothing is new"
+
+
+def test_it_answers_from_a_file_and_from_lines(trainings: Trainings) -> None:
+    """With flags for rows and one clear error for a broken one."""
+    user = trainings.user
     designs = [MIDDLE, MIDDLE | {"gains": 60.0}]
     with (user.folder / "designs.csv").open("w") as stream:
         table = csv.DictWriter(stream, list(MIDDLE))
@@ -142,7 +170,8 @@ def _answers(user: User) -> None:
     code, out, err = user.run("predict", "surrogate", "--name", "mine", "--input", "designs.csv")
     assert code == 0, err
     answers = list(csv.DictReader(io.StringIO(out)))
-    assert [answer["outside"] for answer in answers] == ["", "gains"]
+    flags = [answer["outside"] for answer in answers]
+    assert flags == ["weather", "gains weather"], "the middle of all ranges is no weather"
     for name in OUTPUTS:
         low, mean, high = (float(answers[0][name + end]) for end in ("_low", "", "_high"))
         assert low <= mean <= high
@@ -163,8 +192,9 @@ def _answers(user: User) -> None:
     assert code == 2 and "row 2: width is -3" in err and "Traceback" not in err
 
 
-def _optimised(user: User) -> None:
-    """A population search with the champion, its points simulated, told and drawn."""
+def test_designs_are_searched_with_the_champion(trainings: Trainings) -> None:
+    """A population search, its points simulated, told and drawn."""
+    user = trainings.user
     search = "run surrogate-optimisation --name mine --population 12 --generations 4 --checked 2"
     notice = user.json(*search.split(), "--max-cost", "1")
     told = Path(notice["files"]["markdown"]).read_text()
@@ -174,8 +204,9 @@ def _optimised(user: User) -> None:
     assert code == 2 and "'nobody' has no champion" in err and "→" in err
 
 
-def _served(user: User, version: str) -> None:
-    """Over HTTP: the best of a population, and a 4xx for what is wrong."""
+def test_it_is_served_over_http(trainings: Trainings) -> None:
+    """The best of a population, and a 4xx for what is wrong."""
+    user, version = trainings.user, trainings.champion
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -201,6 +232,14 @@ def _served(user: User, version: str) -> None:
         process.communicate(timeout=30)
 
 
+def test_jobs_and_budget_say_the_same_sum(trainings: Trainings) -> None:
+    spent = sum(Decimal(job["usd"]) for job in trainings.user.json("jobs", "list"))
+    budgets = trainings.user.json("budget", "show")
+    project = next(b for b in budgets if b["scope"] == "project")
+    assert Decimal(project["charged"]) == spent > 0
+    assert Decimal(project["reserved"]) == 0
+
+
 @pytest.mark.parametrize(
     ("spoil", "given", "named", "code"),
     [
@@ -220,11 +259,12 @@ def test_bad_input_is_one_clear_error_and_nothing_is_trained(
         (user.folder / spoil).mkdir()
         (user.folder / spoil / "house.csv").write_text("time\n2023\n")
     options = [word for pair in given.items() for word in pair]
-    exit_code, out, err = user.run(*RETRAINING, *options)
+    exit_code, out, err = user.run_here(*RETRAINING, *options)
     assert exit_code == code, out + err
     assert named in err
     assert "→" in err and "Traceback" not in err
-    jobs = user.json("jobs", "list")
+    jobs = json.loads(user.run_here("jobs", "list", "--json")[1])
     done = [job for job in jobs if job["key"].endswith(("/simulate", "/train"))]
     assert all(Decimal(job["usd"]) == 0 for job in done), "nothing of it was paid for"
-    assert all(Decimal(budget["reserved"]) == 0 for budget in user.json("budget", "show"))
+    budgets = json.loads(user.run_here("budget", "show", "--json")[1])
+    assert all(Decimal(budget["reserved"]) == 0 for budget in budgets)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import boto3
 import pytest
-from s3_server import moto_server
 
-from deployments import tables
 from infra import database as db
-from infra import runs
 from infra.objects import bucket
+from infra.records import runs
 from infra.settings import settings
-from tasks import hooks, launch, reconcile
-from tasks.purse import Purse, fill
-from tests.launching import launcher
+from tasks.runs import offers
+from tasks.runs.purse import Purse, fill
+from tests.helpers.launching import launcher
+from tests.helpers.s3_server import moto_server
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -68,7 +67,6 @@ def purse(database: db.Pool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Pur
     monkeypatch.setenv("NIGHTSHIFT_STOP_GRACE_SECONDS", "1")
     monkeypatch.setenv("NIGHTSHIFT_POLL_SECONDS", "0.05")
     settings.cache_clear()
-    for module in (launch, reconcile, hooks, tables):
-        monkeypatch.setattr(module, "launchers", lambda _target: {"local": launcher(home)})
+    monkeypatch.setattr(offers, "launchers", lambda _target: {"local": launcher(home)})
     run = runs.begin(database, "test-flow", {})
     return fill(Purse(database, run, "local"), Decimal(1))

@@ -6,11 +6,14 @@ import importlib
 import io
 import logging
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -37,8 +40,24 @@ class RequestLost(ConnectionError):
 
 def record(place: str) -> Any:
     """SkyPilot's record of a machine, refreshed from the provider; None if there is none."""
-    found = call(lambda sky: sky.status([place], refresh=sky.StatusRefreshMode.FORCE))
+    found = records([place])
     return found[0] if found else None
+
+
+def records(places: list[str] | None = None) -> list[Any]:
+    """SkyPilot's records of machines of all its users, refreshed from the provider."""
+    return call(lambda sky: sky.status(places, refresh=sky.StatusRefreshMode.FORCE, all_users=True))
+
+
+def server() -> str:
+    """Which API server is asked: its address, or whose home folder on which host keeps its state.
+
+    Only the server that was asked for a machine can tell by its absence that it is gone.
+    """
+    common = importlib.import_module("sky.server.common")
+    if common.is_api_server_local():
+        return f"{platform.node()}:{Path.home()}"
+    return urlsplit(common.get_server_url()).netloc.rpartition("@")[2]
 
 
 def launch_requests(place: str | None = None) -> list[Any]:
@@ -56,6 +75,11 @@ def is_being_launched(place: str) -> bool:
     return place in being_launched()
 
 
+def was_launched(place: str) -> bool:
+    """Whether SkyPilot ever made a machine of that name, as far as it remembers."""
+    return any(one.status == "SUCCEEDED" for one in launch_requests(place))
+
+
 def cancel_launches(place: str) -> None:
     """`sky.down` does so too, but only once there is a record of the machine."""
     waiting = [one.request_id for one in launch_requests() if one.cluster_name == place]
@@ -63,12 +87,27 @@ def cancel_launches(place: str) -> None:
         call(lambda sky: sky.api_cancel(waiting, silent=True))
 
 
-def setup_log(place: str) -> str:
-    """The last lines of a setup that failed; they are lost with the machine."""
+def is_gone(place: str) -> bool:
+    return record(place) is None and not is_being_launched(place)
+
+
+def take_down(place: str) -> str | None:
+    """Ask SkyPilot to take a machine down; why it could not. One it does not know is down."""
+    try:
+        cancel_launches(place)
+        call(lambda sky: sky.down(place))
+    except Exception as error:
+        if type(error).__name__ != "ClusterDoesNotExist":
+            return explain(error).message
+    return None
+
+
+def job_log(place: str) -> str:
+    """The last lines of what ran on a machine; they are lost with it."""
     stream = _Lines()
     with contextlib.suppress(Exception), quietly():
         sdk().tail_logs(place, None, follow=False, tail=25, output_stream=stream)
-    return "the job environment could not be made on the node:\n" + "".join(stream.lines)[-2000:]
+    return "".join(stream.lines)[-2000:]
 
 
 class _Lines:

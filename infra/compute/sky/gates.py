@@ -12,9 +12,9 @@ from typing import Any
 from infra.compute import environments
 from infra.compute.launcher import Quote
 from infra.compute.sky import api
+from infra.contract import JobSpec
 from infra.errors import LaunchError
 from infra.settings import settings
-from jobs.contract import JobSpec
 
 
 def require_readiness(spec: JobSpec, quote: Quote) -> None:
@@ -61,6 +61,20 @@ def fuse_minutes(expires_at: datetime) -> int:
     """Rounded up: the watchdog on the node is to come first, so that the job can checkpoint."""
     left = expires_at - datetime.now(UTC)
     return max(1, math.ceil(left.total_seconds() / 60))
+
+
+IDLE_MINUTES = 1
+
+
+def fuse_of_node() -> str:
+    """The command by which a node whose job has ended lights its fuse anew.
+
+    SkyPilot takes a machine whose clock was set, by a few milliseconds even, for one that has been
+    restarted, and its fuse then never burns down: it compares the second of the boot, which the
+    kernel counts back from now. A node whose flow has died would stay for ever.
+    """
+    code = importlib.import_module("sky.skylet.autostop_lib").AutostopCodeGen
+    return code.set_autostop(IDLE_MINUTES, "cloudvmray", wall_clock(), down=True)
 
 
 def wall_clock() -> Any:

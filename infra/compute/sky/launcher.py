@@ -20,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from infra import jobs, ledger
-from infra.compute import attempts
+from infra import ledger
+from infra.compute import attempts, jobs
 from infra.compute.attempts import Attempt
 from infra.compute.launcher import (
     Handle,
@@ -32,19 +32,18 @@ from infra.compute.launcher import (
     last_of_each_step,
 )
 from infra.compute.mirror import Mirror
-from infra.compute.node import Order
+from infra.compute.node import CLOCK_TOLERANCE, Order
 from infra.compute.sky import api, quotes
 from infra.compute.sky.gates import fuse_minutes, require_readiness, secure, wall_clock
+from infra.compute.sky.presence import Presence, is_foreign, is_there, last_seen
 from infra.compute.sky.task import LABEL, make_task
+from infra.contract import JobSpec, Progress, Resources
 from infra.database import Pool
 from infra.errors import LaunchError, MachineLeft, ProviderUnavailable, ReservationExpired
 from infra.settings import settings
-from jobs.contract import JobSpec, Progress, Resources
 
 log = logging.getLogger("nightshift")
 
-TEARDOWN_LAG = timedelta(seconds=120)
-"""How long after its last sign of life a machine that nobody saw go may have been there."""
 STOP_MINUTES = 20
 LAUNCH_ATTEMPTS = 3
 
@@ -58,8 +57,7 @@ class SkyLauncher:
         self.pool = pool
         self.package = package
         self.code = code
-        self._looked: dict[str, tuple[float, Any]] = {}
-        self._heard: dict[str, tuple[datetime, float]] = {}
+        self.presence = Presence(pool)
         self._listed: set[str] = set()
 
     @property
@@ -77,7 +75,7 @@ class SkyLauncher:
         number = 0
         while True:
             number += 1
-            attempt = attempts.begin(self.pool, spec, reservation, quote)
+            attempt = attempts.begin(self.pool, spec, reservation, quote, api.server())
             try:
                 task = self._task(spec, reservation, attempt, quote)
                 request = functools.partial(self._request, task, attempt, reservation)
@@ -85,6 +83,7 @@ class SkyLauncher:
                 request_id = api.request_launch(attempt.place, request)
                 api.wait_for_launch(request_id, reservation.expires_at)
                 attempts.note(self.pool, attempt.place, submitted_at=datetime.now(UTC))
+                self.presence.seen.add(attempt.place)
                 log.info("%s is there; it makes its environment first", attempt.place)
                 secure(attempt.place, reservation.expires_at)
                 return attempt.handle
@@ -122,7 +121,8 @@ class SkyLauncher:
         if not known:
             return None
         last = known[-1]
-        if last.gone_at is None and last.submitted_at is None and not self._carry_on(last):
+        unmade = last.gone_at is None and last.submitted_at is None and not is_foreign(last)
+        if unmade and not self._carry_on(last):
             self.stop(last.handle)
         state = self.poll(last.handle).state
         if state not in ("running", "succeeded", "failed"):
@@ -136,6 +136,7 @@ class SkyLauncher:
         """What a process that was killed right after the launch may not have done."""
         try:
             secure(attempt.place, ledger.get(self.pool, attempt.reservation_id).expires_at)
+            self.presence.seen.add(attempt.place)
         except ProviderUnavailable:
             raise
         except LaunchError:
@@ -152,22 +153,25 @@ class SkyLauncher:
         mirror = Mirror(attempt.output)
         said = mirror.status(attempt.number)
         if said and said.started and attempt.started_at is None:
-            started = max(said.started, attempt.requested_at)
+            latest = attempt.submitted_at or datetime.now(UTC)  # its clock may be ahead of ours
+            started = max(min(said.started, latest), attempt.requested_at)
             attempt = attempts.note(self.pool, attempt.place, started_at=started)
         cluster = None
-        if attempt.gone_at is None and not self._hears(attempt.place, said):
-            cluster = self._cluster(attempt.place)
-            if cluster is None and not api.is_being_launched(attempt.place):
-                gone = _last_seen(attempt, said)
+        if attempt.gone_at is None and not self.presence.hears(attempt.place, said):
+            cluster = self.presence.record(attempt.place, self.poll_seconds)
+            attempt = self._attempt(handle)
+            absent = cluster is None and not api.is_being_launched(attempt.place)
+            if absent and not self.presence.may_be_hidden(attempt, said):
+                gone = self.presence.gone_since(attempt, said)
                 attempt = attempts.note(self.pool, attempt.place, gone_at=gone)
         state = self._state(attempt, said, cluster)
-        started = attempt.started_at
-        if state != "running" and started is None:
-            started = attempt.requested_at  # it never reported; it may have cost from then on
+        started = attempt.started_at  # it never reported? It may have cost from the request on
+        if started is None:
+            started = attempt.submitted_at if state == "running" else attempt.requested_at
         return JobStatus(
             state=state,
             started=started,
-            seen=attempt.gone_at or _last_seen(attempt, said),
+            seen=attempt.gone_at or last_seen(attempt, said),
             exit_code=said.exit_code if said else None,
             result=said.result if said else None,
             progress=said.progress if said else None,
@@ -198,24 +202,21 @@ class SkyLauncher:
             return
         if attempt and attempt.submitted_at:
             self._let_checkpoint(attempt)
+        if attempt:
+            self._require_reach(attempt)
         deadline = time.monotonic() + STOP_MINUTES * 60
-        problem = ""
         while True:
-            try:
-                api.cancel_launches(handle.place)
-                api.call(lambda sky: sky.down(handle.place))
-            except Exception as error:
-                if type(error).__name__ != "ClusterDoesNotExist":
-                    problem = api.explain(error).message
-            with contextlib.suppress(LaunchError):
-                if self._is_gone(handle.place):
-                    break
+            problem = api.take_down(handle.place)
+            if problem is None:
+                with contextlib.suppress(LaunchError):
+                    if api.is_gone(handle.place):
+                        break
             if time.monotonic() >= deadline:
                 raise MachineLeft(
                     f"{handle.place} may still run: {problem or 'it does not go away'}",
                     "Look at the provider's console; `nightshift run cost-guard` tries again.",
                 )
-            log.warning("%s is not gone yet; trying again. %s", handle.place, problem)
+            log.warning("%s is not gone yet; trying again. %s", handle.place, problem or "")
             time.sleep(5)
         self._listed.discard(handle.place)
         if attempt:
@@ -225,13 +226,18 @@ class SkyLauncher:
         if not attempts.any_ever(self.pool):
             return []
         ours = attempts.installation(self.pool)
-        clusters = api.call(lambda sky: sky.status(refresh=sky.StatusRefreshMode.FORCE))
-        places = [one.name for one in clusters if (one.labels or {}).get(LABEL) == ours]
+        clusters = api.records()
+        labelled = [one for one in clusters if (one.labels or {}).get(LABEL) == ours]
+        listed = [one.name for one in labelled if is_there(one)]
+        places = [one.name for one in labelled]
         places += [name for name in api.being_launched() if name.startswith(f"ns-{ours}-")]
         found = []
         self._listed = set(places)  # there, whatever was noted
+        self.presence.seen |= self._listed
         for place in sorted(self._listed):
             attempt = attempts.at(self.pool, place)
+            if attempt and place in listed:
+                attempts.note(self.pool, place, listed_at=datetime.now(UTC))
             found.append(
                 attempt.handle
                 if attempt
@@ -254,6 +260,10 @@ class SkyLauncher:
     def _state(self, attempt: Attempt, said: JobStatus | None, cluster: Any) -> State:
         if said and said.state != "running":
             return said.state
+        if said and said.seen - datetime.now(UTC) > CLOCK_TOLERANCE:
+            ahead = (said.seen - datetime.now(UTC)).total_seconds() / 60
+            error = f"the clock of the node is {ahead:.0f} minutes ahead: set it by NTP"
+            attempt = attempts.note(self.pool, attempt.place, error=error)
         if attempt.error and attempt.submitted_at:
             return "failed"
         if attempt.gone_at is not None:
@@ -265,10 +275,10 @@ class SkyLauncher:
         silent = timedelta(seconds=6 * settings().sky_sync_seconds + 30)
         if said and datetime.now(UTC) - said.seen < silent:
             return "running"
-        return self._state_by_queue(attempt)
+        return self._state_by_queue(attempt, has_spoken=said is not None)
 
-    def _state_by_queue(self, attempt: Attempt) -> State:
-        """What SkyPilot says of a job that says nothing itself."""
+    def _state_by_queue(self, attempt: Attempt, has_spoken: bool) -> State:
+        """What SkyPilot says of a silent job; one that never spoke would be paid for ever."""
         try:
             states = api.call(lambda sky: sky.job_status(attempt.place, None))
         except Exception as error:
@@ -277,10 +287,14 @@ class SkyLauncher:
         state = next(iter(states.values()), None)
         if state is None or not state.is_terminal():
             return "running"
-        if state.name == "FAILED_SETUP":
-            attempts.note(self.pool, attempt.place, error=api.setup_log(attempt.place))
-            return "failed"
-        return "lost"
+        silent = f"the node never reached its bucket, {attempt.output}" if not has_spoken else ""
+        setup = "the job environment could not be made on the node"
+        why = {"FAILED_SETUP": setup, "FAILED": silent, "SUCCEEDED": silent}.get(state.name)
+        if not why:
+            return "lost"
+        error = f"{why}:\n{api.job_log(attempt.place)}"
+        attempts.note(self.pool, attempt.place, error=error)
+        return "failed"
 
     def _goes_on(self, handle: Handle, mirror: Mirror) -> bool:
         """Whether more of its log may come; unlike `poll` it notes nothing, for those who read."""
@@ -288,39 +302,21 @@ class SkyLauncher:
         ended = attempt.gone_at is not None or attempt.error is not None
         return not ended and (said is None or said.state == "running")
 
-    def _hears(self, place: str, said: JobStatus | None) -> bool:
-        """Whether the node speaks for itself, so that its provider need not be asked.
+    def _require_reach(self, attempt: Attempt) -> None:
+        """That our API server can take the machine down, where it may be there.
 
-        It has just ended, or, by our clock, what it said last is news.
+        Raises MachineLeft for one that another API server has rented: that ours does not know it
+        says nothing.
         """
-        if said is None:
-            return False
-        if said.state != "running":
-            return datetime.now(UTC) - said.seen < TEARDOWN_LAG
-        last, since = self._heard.get(place, (None, 0.0))
-        if said.seen != last:
-            self._heard[place] = (said.seen, time.monotonic())
-            return last is not None
-        return time.monotonic() - since < 3 * settings().sky_sync_seconds
-
-    def _cluster(self, place: str) -> Any:
-        """SkyPilot's record of the machine, as the provider has it; asked at most every so often.
-
-        A server that does not answer says nothing about the machine: the last answer stays.
-        """
-        asked, record = self._looked.get(place, (0.0, None))
-        if time.monotonic() - asked >= self.poll_seconds or record is None:
-            try:
-                record = api.record(place)
-            except LaunchError as error:
-                if record is None:
-                    raise
-                log.warning("%s", error.message)
-            self._looked[place] = (time.monotonic(), record)
-        return record
-
-    def _is_gone(self, place: str) -> bool:
-        return api.record(place) is None and not api.is_being_launched(place)
+        if not is_foreign(attempt) or api.record(attempt.place) is not None:
+            return
+        if self.presence.may_be_hidden(attempt, Mirror(attempt.output).status(attempt.number)):
+            raise MachineLeft(
+                f"{attempt.place} was rented through the SkyPilot API server {attempt.server}, "
+                f"this is {api.server()}",
+                "Give the same command there, or set SKYPILOT_API_SERVER_ENDPOINT to that server. "
+                "Otherwise its fuse takes the machine at its reservation's end.",
+            )
 
     def _carry_on(self, attempt: Attempt) -> bool:
         """Wait for the launch that a killed process asked for; False if SkyPilot has lost it."""
@@ -349,6 +345,7 @@ class SkyLauncher:
             package=self.package,
             sync_seconds=config.sky_sync_seconds,
             checkpoint_seconds=config.sky_checkpoint_seconds,
+            checkpoint_key=attempts.checkpoint_key(self.pool, spec.key),
         )
         return make_task(order, quote, self.code, attempts.installation(self.pool))
 
@@ -389,12 +386,3 @@ class SkyLauncher:
                 if said is None or said.state != "running":
                     return
                 time.sleep(1)
-
-
-def _last_seen(attempt: Attempt, said: JobStatus | None) -> datetime:
-    """Until when a machine that is not seen to be gone is taken to have been there.
-
-    What runs is charged up to then, what turns out to be gone in all, so that neither is more.
-    """
-    lives = [attempt.requested_at, *([said.seen] if said else [])]
-    return min(datetime.now(UTC), max(lives) + TEARDOWN_LAG)

@@ -1,6 +1,9 @@
 """What SkyPilot's clouds offer, and at which price: from its optimizer and its catalogues."""
 
 import importlib
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from fnmatch import fnmatch
@@ -9,10 +12,15 @@ from typing import Any
 
 from infra.compute.launcher import Quote
 from infra.compute.sky.api import explain, overhearing, quietly, sdk
+from infra.contract import Resources
 from infra.errors import LaunchError
 from infra.settings import settings
-from jobs.contract import Resources
 
+LISTED = (
+    *("aws", "azure", "gcp", "lambda", "runpod", "nebius", "oci", "ibm", "do", "cudo"),
+    *("fluidstack", "paperspace", "hyperbolic", "vast"),
+)
+"""Clouds of which SkyPilot keeps a public price list."""
 OVERHEAD_HOURS = Decimal(10) / 60
 """Reserved beside the job's own hours, for making the machine ready and taking it down."""
 
@@ -36,6 +44,46 @@ def quotes(resources: Resources) -> list[Quote]:
             "Change the setting that is named, or the resources.",
         )
     return sorted(found, key=lambda quote: (quote.hourly_usd, quote.region))
+
+
+def price_list(resources: Resources) -> list[Quote]:
+    """What machines with these accelerators cost by the price lists of clouds that nobody needs to
+    have enabled, the cheapest first: for knowing, not for renting.
+
+    A cloud whose list cannot be had is left out.
+    """
+    ((kind, count),) = resources.accelerators.items()
+    with quietly(), ThreadPoolExecutor(len(LISTED)) as pool:
+        asked = [pool.submit(_listed, cloud, kind, count, resources) for cloud in LISTED]
+        found = [quote for one in asked for quote in one.result()]
+    return sorted(found, key=lambda quote: (quote.hourly_usd, quote.region))
+
+
+def _listed(cloud: str, kind: str, count: int, resources: Resources) -> list[Quote]:
+    try:
+        module = importlib.import_module(f"sky.catalog.{cloud}_catalog")
+        found = module.list_accelerators(True, f"^{re.escape(kind)}$", None, count, False)
+        source, read = _catalogue(cloud)
+    except Exception:  # of whatever kind: it has no list, or none can be fetched
+        return []
+    quotes = []
+    for one in (one for several in found.values() for one in several):
+        price = one.spot_price if resources.use_spot else one.price
+        fits = (one.cpu_count or 0) >= resources.cpus and (one.memory or 0) >= resources.memory_gb
+        if fits and price is not None and math.isfinite(price) and price > 0:
+            quote = Quote(
+                launcher="sky",
+                hourly_usd=Decimal(str(price)).quantize(Decimal("0.0001"), ROUND_UP),
+                accelerators=resources.accelerators,
+                region=cloud,
+                source=source,
+                spot=resources.use_spot,
+                instance_type=one.instance_type or "",
+                overhead_hours=OVERHEAD_HOURS,
+                priced_at=read,
+            )
+            quotes.append(quote)
+    return quotes
 
 
 def _offers(resources: Resources) -> list[Any]:

@@ -22,6 +22,10 @@ class Config(BaseModel):
     deaf: bool = False
     grandchild: bool = False
     shell: str = ""
+    hold: int = 0
+    """Who has begun at the beginning stays at this step until it is stopped."""
+    holds: int = 0
+    """Who has begun before this step stays at its first one until it is stopped."""
 
 
 def write_total(total: int, folder: Path) -> None:
@@ -53,6 +57,9 @@ def program(job: Job[Config]) -> Outcome:
         step, total = step + 1, total + step
         job.save_checkpoint(step, partial(write_total, total))
         job.progress(step, config.steps, sum=total)
+        is_held = (step == config.hold and not found) or step <= config.holds
+        while is_held and not job.stopping:
+            time.sleep(0.05)
         if job.stopping:
             raise Interrupted
     path = job.scratch / "total.txt"

@@ -1,0 +1,70 @@
+"""`nightshift runs`: which runs there were, what each cost, and what it said at its end."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from deployments.commands.shared import say, tell
+from deployments.commands.tables import make_table, show_table
+from deployments.commands.terminal import Terminal, markdown, styled
+from infra import database
+from infra.compute import jobs
+from infra.database import Pool
+from infra.records import runs
+from infra.records.runs import RunRecord
+from tasks.runs.charge import reservations
+
+console = Terminal()
+COLOURS = {"begun": "yellow", "failed": "red", "finished": "green"}
+
+
+def show_runs(limit: int, as_json: bool) -> None:
+    """Runs, newest first, with what their jobs cost."""
+    pool = database.pool()
+    rows = [_row(pool, run) for run in runs.newest(pool, limit)]
+    if as_json:
+        tell(rows)
+        return
+    table = make_table("Runs, newest first", "run", "state", "name", "begun", ">dollars")
+    for row in rows:
+        table.add_row(
+            row["run"],
+            styled(row["state"], COLOURS[row["state"]]),
+            row["name"] or "",
+            row["begun"].replace("T", " ")[5:16],
+            row["usd"],
+        )
+    show_table(table if rows else "No runs yet: `nightshift run nightly-ppo` starts one.")
+
+
+def show_run(ending: str, as_json: bool) -> None:
+    """The report of one run, and its jobs."""
+    pool = database.pool()
+    run = runs.find_one(pool, ending)
+    if as_json:
+        steps = [{"key": job.key, "state": job.state} for job in jobs.of_run(pool, run.id)]
+        tell(_row(pool, run) | {"jobs": steps, "report": run.report})
+        return
+    text = Path((run.report or {}).get("files", {}).get("markdown", ""))
+    if text.is_file():
+        console.print(markdown(text.read_text("utf-8")))
+        return
+    row = _row(pool, run)
+    say(f"{run.id} has {run.state}, for {row['usd']} dollars.")
+    if run.report:
+        say(f"Its report was written elsewhere: {text}. --json prints what the database has of it.")
+    else:
+        say("It has no report. `nightshift jobs list` shows its jobs.")
+
+
+def _row(pool: Pool, run: RunRecord) -> dict[str, Any]:
+    spent = (one.spent for job in jobs.of_run(pool, run.id) for one in reservations(pool, job.key))
+    return {
+        "run": run.id,
+        "flow": run.flow,
+        "name": run.name,
+        "state": run.state,
+        "begun": run.begun_at.isoformat(timespec="seconds"),
+        "ended": run.ended_at and run.ended_at.isoformat(timespec="seconds"),
+        "usd": f"{sum(spent, Decimal(0)):.4f}",
+    }

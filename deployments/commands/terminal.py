@@ -1,0 +1,42 @@
+"""The only way of tables and reports to the terminal of people; lines go by `shared.say`.
+
+Data never moves the cursor, sets a title or becomes markup of Rich; our own colours are `styled`.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markdown import Markdown
+from rich.segment import Segment
+from rich.text import Text
+
+from infra.inert import visible
+
+
+class Terminal(Console):
+    """A console for which text is text, whatever is in it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Before the layout: an escape is wider than what it stands for."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Behind the layout: whatever it was made of."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+def styled(text: str, style: str) -> Text:
+    """Text in a colour."""
+    return Text(visible(text), style=style)
+
+
+def markdown(text: str) -> Markdown:
+    """A report, whose links are shown as addresses, since its text may be of others."""
+    return Markdown(visible(text), hyperlinks=False)

@@ -1,0 +1,168 @@
+"""The steps of federated rounds, each safe to repeat: a resumed run finds what is done."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from infra import objects
+from infra.compute import jobs
+from infra.contract import JobResult, Resources, Stored
+from infra.errors import InputError
+from infra.models import registry
+from infra.models.registry import ModelVersion
+from infra.records import privacy, runs
+from jobs.federated.config import FederatedConfig, Spent
+from jobs.federated.door import cannot_open
+from tasks.champions.candidate import champion_input, read_lines, require_kind
+from tasks.federated import KIND
+from tasks.federated.inputs import Given
+from tasks.federated.parameters import FederatedParameters
+from tasks.policy import champion as policy
+from tasks.policy import design
+from tasks.runs.plan import Step
+from tasks.runs.run import Work
+
+TRAIN = Step[FederatedParameters](
+    "train",
+    "federated.train",
+    "federated",
+    lambda p: p.hours,
+    lambda p: Resources(cpus=1, memory_gb=4 if p.model else 2),
+    here=True,
+)
+STEPS = (replace(design.BASE, planned=lambda p: p.model == design.DEMO), TRAIN)
+MODEL = "model.json"
+
+
+@task(name="complete inputs", cache_policy=NO_CACHE)
+def complete_inputs(work: Work[FederatedParameters], given: Given) -> Given:
+    """Make the demo's language model where it is wanted, once."""
+    if given.language is None or given.language.design is None:
+        return given
+    return given.model_copy(update={"language": design.with_design(work, given.language)})
+
+
+def current_champion(work: Work[FederatedParameters], given: Given) -> ModelVersion | None:
+    """The version that the tenants go on from: of a language model the base, where nothing was
+    trained yet; of a table None."""
+    if given.language:
+        return policy.current_champion(work, given.language)
+    return _table_champion(work, given)
+
+
+@task(name="find the champion", cache_policy=NO_CACHE)
+def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersion | None:
+    """The version that the tenants go on from, fixed at the first start; None for a first run.
+
+    Raises InputError where it is another kind of model, or has other columns or hidden units.
+    """
+    champion = registry.by_alias(work.parameters.name, "champion")
+    found = champion.model_dump(exclude={"aliases"}) if champion else None
+    pinned = runs.pin(work.pool, work.run, "champion", found)
+    if pinned is None:
+        if not given.features:
+            raise InputError(
+                "--features: nothing is known of the tenants' columns, and there is no champion",
+                "Name the columns to predict from.",
+            )
+        return None
+    version = ModelVersion.stored(pinned)
+    require_kind(version, KIND)
+    told, asked = _read_model(version), work.parameters
+    remedy = "Train it as it is, or take another --name for a new line of versions."
+    if asked.features and sorted(told["features"]) != sorted(given.features):
+        names = ", ".join(told["features"])
+        raise InputError(f"--features: the champion was trained on {names}", remedy)
+    if told["label"] != asked.label:
+        raise InputError(f"--label: the champion predicts {told['label']!r}", remedy)
+    if told["hidden"] != asked.rounds.hidden:
+        raise InputError(f"--hidden: the champion has {told['hidden']} hidden units", remedy)
+    return version
+
+
+def _read_model(version: ModelVersion) -> dict[str, Any]:
+    """What the champion says of itself."""
+    with TemporaryDirectory() as scratch:
+        folder = objects.get(version.uri, Path(scratch) / "model", version.sha256)
+        return json.loads((folder / MODEL).read_text())
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_together(
+    work: Work[FederatedParameters], champion: ModelVersion | None, given: Given
+) -> JobResult:
+    """The rounds, on this machine; what they release of each tenant is written down before."""
+    parameters, noise = work.parameters, work.parameters.privacy.noise_multiplier
+    names = runs.pin(work.pool, work.run, "tenants", given.names)
+    before = privacy.spent_before(work.pool, work.run.id, names)
+    spent = runs.pin(work.pool, work.run, "spent", before if noise else {})
+    if noise:
+        rounds = parameters.rounds.rounds
+        privacy.reserve(work.pool, work.run.id, parameters.name, names, noise, rounds)
+    inputs: dict[str, Stored] = {}
+    if given.language and champion:
+        inputs = {**champion_input(champion), **given.language.some("base")}
+    elif champion:
+        inputs = {"champion": champion}
+        given = given.model_copy(update={"features": _read_model(champion)["features"]})
+    config = FederatedConfig(
+        tenants=given.folder,
+        door=given.door,
+        address=given.address,
+        names=names,
+        features=given.features,
+        label=parameters.label,
+        model=parameters.model or "",
+        adapters=parameters.adapters,
+        seed=parameters.seed,
+        centralised=parameters.centralised,
+        rounds=parameters.rounds,
+        privacy=parameters.privacy,
+        spent={
+            name: [Spent(noise_multiplier=sigma, rounds=count) for sigma, count in releases]
+            for name, releases in spent.items()
+        },
+    )
+    _require_free(work, given)
+    if given.door:
+        result = work.job(TRAIN, config, inputs, writes=[given.door])
+    else:
+        result = work.job(TRAIN, config, inputs, [given.folder])
+    for row in read_lines(result.artifacts["privacy"]):
+        privacy.settle(work.pool, work.run.id, row["tenant"], row["rounds"])
+    return result
+
+
+def _require_free(work: Work[FederatedParameters], given: Given) -> None:
+    """Raises InputError where something else listens on the federation's address."""
+    if given.address is None or jobs.find(work.pool, f"{work.run.id}/{TRAIN.name}") is not None:
+        return  # the run's own job may
+    if reason := cannot_open(given.address):
+        raise InputError(
+            f"--federation: {reason}",
+            "End what listens there, perhaps another run of the same federation.",
+        )
+
+
+@task(name="register", cache_policy=NO_CACHE)
+def register_candidate(
+    work: Work[FederatedParameters], champion: ModelVersion | None, trained: JobResult
+) -> ModelVersion:
+    """What the tenants have trained, as challenger."""
+    artifact = trained.artifacts["candidate"]
+    version = ModelVersion(
+        model=work.parameters.name,
+        kind=champion.kind if champion else KIND,
+        version="",
+        uri=artifact.uri,
+        sha256=artifact.sha256,
+        base=champion.base if champion and work.parameters.model else artifact.uri,
+        metrics=trained.metrics,
+        parent=champion.version if champion else None,
+    )
+    return registry.register(work.run.id, version)

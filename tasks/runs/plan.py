@@ -1,0 +1,90 @@
+"""The jobs of a flow as one table, which its runs and `--plan` both read: they cannot drift."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from infra.contract import Resources
+from tasks.runs.offers import cheapest, price
+from tasks.runs.parameters import RunParameters
+from tasks.runs.purse import Target
+from tasks.runs.states import RENEWALS
+
+P = TypeVar("P", bound=RunParameters)
+
+
+@dataclass(frozen=True)
+class Step(Generic[P]):
+    """A job that a flow has done: which program of jobs/, where, for how long at most."""
+
+    name: str
+    """In its key, its log and its line of the report."""
+    program: str
+    environment: str
+    hours: Callable[[P], float]
+    """Its window: it is ended after so many hours."""
+    resources: Resources | Callable[[P], Resources]
+    here: bool = False
+    """On this machine whatever --target says: it takes seconds and needs what lies here."""
+    sandboxed: bool = True
+    """As in JobSpec."""
+    planned: Callable[[P], bool] = field(default=lambda _: True, compare=False)
+    """Whether a run with these parameters has it done."""
+    remark: str = field(default="", compare=False)
+    """What a plan says of it, e.g. that it is done once."""
+
+    def needs(self, parameters: P) -> Resources:
+        """What it asks of the machine."""
+        return self.resources(parameters) if callable(self.resources) else self.resources
+
+    def target(self, parameters: P) -> Target:
+        """Where it may run."""
+        return "local" if self.here else parameters.target
+
+
+class PlannedStep(BaseModel):
+    """One job of a plan; prices in dollars."""
+
+    step: str
+    environment: str
+    launcher: str
+    resources: str
+    max_hours: float
+    hourly_usd: Decimal
+    usd_a_window: Decimal
+    usd_at_most: Decimal
+    """With every renewal: its hours may pass so often."""
+
+
+def plan(steps: Iterable[Step[Any]], parameters: RunParameters) -> list[PlannedStep]:
+    """What a run would launch, each at the cheapest place for it; nothing is run or reserved.
+
+    Raises LaunchError where there is no place.
+    """
+    return [_priced(step, parameters) for step in steps if step.planned(parameters)]
+
+
+def usd_at_most(planned: Iterable[PlannedStep], parameters: RunParameters) -> Decimal:
+    """Dollars that a run may cost: that of its jobs with their renewals, and never above its own
+    budget."""
+    return min(sum((one.usd_at_most for one in planned), Decimal(0)), parameters.max_cost)
+
+
+def _priced(step: Step[Any], parameters: RunParameters) -> PlannedStep:
+    needs, hours = step.needs(parameters), step.hours(parameters)
+    quote = cheapest(needs, step.target(parameters))
+    window = price(quote, hours)
+    gpus = ", ".join(f"{count} × {kind}" for kind, count in needs.accelerators.items())
+    return PlannedStep(
+        step=f"{step.name} ({step.remark})" if step.remark else step.name,
+        environment=step.environment,
+        launcher=quote.launcher if quote.launcher == "local" else quote.region,
+        resources=gpus or f"{needs.cpus} CPU, {needs.memory_gb:g} GB",
+        max_hours=hours,
+        hourly_usd=quote.hourly_usd,
+        usd_a_window=window,
+        usd_at_most=window * (1 + RENEWALS),
+    )

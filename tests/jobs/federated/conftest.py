@@ -1,0 +1,87 @@
+"""What the tests of the job environment `federated` share.
+
+pytest --confcutdir=tests/jobs/federated tests/jobs/federated
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.federated.config import DATA, FederatedConfig
+from jobs.runtime import Job
+
+FEATURES = ["age", "height", "pulse", "sugar"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # what Flower imports does not know its newest packages: typer click, uvicorn websockets, …
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
+    # PEFT against this transformers
+    config.addinivalue_line("filterwarnings", "ignore:.*gradient_checkpointing.*:FutureWarning")
+
+
+def write_tenant(
+    folder: Path, seed: int, rows: int = 60, columns: list[str] | None = None
+) -> np.ndarray:
+    """A tenant's file with columns in that order; its rows (features, label) as written."""
+    rng = np.random.default_rng(seed)
+    x = np.round(rng.normal(0.3 * seed, 1, (rows, len(FEATURES))), 4)
+    noisy = (x - x.mean(0)) @ [2.0, -1.5, 1.0, 0.5] + rng.normal(0, 0.7, rows)
+    y = (noisy > 0).astype(int)
+    folder.mkdir(parents=True)
+    table = {name: x[:, place] for place, name in enumerate(FEATURES)} | {"label": y}
+    with (folder / DATA).open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        names = columns or [*FEATURES, "label"]
+        writer.writerow(names)
+        writer.writerows(zip(*(table[name].tolist() for name in names), strict=True))
+    return np.column_stack([x, y])
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., dict[str, Any]]:
+    """A job's config over a folder of tenants: make_config(folder, rounds={...}, ...)."""
+
+    def make(folder: Path, **told: Any) -> dict[str, Any]:
+        usual = {"rounds": 3, "minimum_tenants": 2, "round_seconds": 60}
+        return (
+            {
+                "tenants": str(folder),
+                "names": sorted(path.name for path in folder.iterdir()),
+                "features": FEATURES,
+                "label": "label",
+                "seed": 0,
+                "centralised": False,
+                "spent": {},
+                "privacy": {},
+            }
+            | told
+            | {"rounds": usual | told.get("rounds", {})}
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Job]:
+    """A job in a folder of its own, not begun."""
+
+    def make(config: dict[str, Any]) -> Job:
+        folder = tmp_path_factory.mktemp("job")
+        spec = {
+            "name": "federated.train",
+            "environment": "federated",
+            "config": config,
+            "output": (folder / "out").as_uri(),
+            "max_hours": 1,
+            "key": folder.name,
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        return Job(folder, FederatedConfig)
+
+    return make

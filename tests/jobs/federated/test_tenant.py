@@ -1,0 +1,89 @@
+"""A tenant's end: its clock, whose code it runs, and what its errors tell; what the door shows."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+from flwr.supernode.runtime import run_clientapp
+
+from jobs.federated import client, tenant
+from jobs.federated.door import Door
+from jobs.federated.remote import Guard
+
+
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [
+        (0, None),
+        (3.5, None),
+        (-200, None),
+        (3600, "3600 s ahead of"),
+        (-3600, "3600 s behind"),
+        (5, "5 s ahead of"),
+    ],
+)
+def test_a_clock_that_flower_would_refuse_is_named(off: float, said: str | None) -> None:
+    fault = tenant.clock_fault(1000.0 + off, 1000.0 + off, 1000.0)
+    assert fault is None if said is None else said in (fault or "")
+
+
+def test_a_slow_answer_is_no_wrong_clock() -> None:
+    assert tenant.clock_fault(1000.0, 1030.0, 1015.0) is None
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, app: Any) -> list[str]:
+    """What a node's people hear while `app` answers round 3 in place of ours."""
+    said: list[str] = []
+    monkeypatch.setattr(client, "app", app)
+    for name in ("install_from_fab", "get_load_client_app_fn"):
+        monkeypatch.setattr(run_clientapp, name, getattr(run_clientapp, name))
+    tenant.run_only_ours(said.append)
+    loaded = run_clientapp.get_load_client_app_fn("", None, True)("stranger/app", "9", "hash")
+    content = RecordDict({"config": ConfigRecord({"round": 3})})
+    try:
+        loaded(message=SimpleNamespace(content=content), context=SimpleNamespace())
+    except RuntimeError as error:
+        said.append(str(error))
+    return said
+
+
+def test_whatever_bundle_comes_the_installed_app_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = SimpleNamespace(content=RecordDict())
+    assert ask(monkeypatch, lambda *_: reply) == ["round 3: answered"]
+
+
+def test_an_error_leaves_as_its_kind_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("/home/north/data.csv holds 37.2")
+
+    assert ask(monkeypatch, fail) == ["round 3: failed (ValueError)", "ValueError"]
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "headers", "status"),
+    [
+        ("/v1/control/start-run", "192.0.2.9", {}, 403),
+        ("/v1/runtime/pull-messages", "192.0.2.9", {}, 403),
+        ("/docs", "192.0.2.9", {}, 403),
+        ("/docs", "127.0.0.1", {}, 200),
+        ("/v1/fleet/pull-messages", "127.0.0.1", {}, 403),
+        ("/v1/fleet/pull-messages", "127.0.0.1", {"flwr-public-key": "?"}, 403),
+        ("/v1/tenant", "192.0.2.9", {}, 413),
+        ("/v1/tenant", "192.0.2.9", {"content-length": "9000"}, 413),
+        ("/v1/tenant", "192.0.2.9", {"content-length": "900"}, 200),
+    ],
+)
+def test_a_stranger_reaches_the_door_and_nothing_behind_it(
+    path: str, host: str, headers: dict[str, str], status: int, tmp_path: Path
+) -> None:
+    async def inside(_: Any) -> Any:
+        return SimpleNamespace(status_code=200)
+
+    asked: Any = SimpleNamespace(
+        url=SimpleNamespace(path=path), headers=headers, client=SimpleNamespace(host=host)
+    )
+    answer = asyncio.run(Guard(Door(tmp_path), "127.0.0.1").admit(asked, inside))
+    assert answer.status_code == status

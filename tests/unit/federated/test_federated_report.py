@@ -1,0 +1,97 @@
+"""The report's tables and plot, from what a job leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.federated.parameters import FederatedParameters
+from tasks.federated.report import draw, privacy_told, rounds_table, score, seen, tenants_table
+
+ROW = {
+    "tenant": "north",
+    "held-out": 20.0,
+    "candidate-right": 16.0,
+    "candidate-auc": 0.9,
+    "local-right": 14.0,
+    "local-won": 3.0,
+    "local-lost": 1.0,
+    "local-auc": 0.8,
+}
+LOG: list[dict[str, Any]] = [
+    {
+        "round": number,
+        "took_part": ["north"],
+        "left_out": {"south": "its data: a | b <b>"},
+        "counts": {"north": {"right": 10.0 + number, "held-out": 20.0}},
+        "seconds": 4.2,
+    }
+    for number in (1, 2)
+]
+
+
+def test_tenants_are_told_by_model() -> None:
+    one_class = {name: value for name, value in ROW.items() if "auc" not in name}
+    unheard = [{"tenant": "west", "refused": "no answer in time"}]
+    told = tenants_table([ROW, one_class | {"tenant": "south"}], unheard)
+    assert "| north | 20 | 0.700 | 0.800 | 0.800 | 0.900 |" in told
+    assert "| south | 20 | 0.700 | 0.800 | – | – |" in told
+    assert "- west has not judged: no answer in time" in told
+
+
+def test_without_areas_there_is_no_column_of_them() -> None:
+    """As of answers of a language model."""
+    told = tenants_table([{n: v for n, v in ROW.items() if "auc" not in n}], [])
+    assert "AUC" not in told and "| north | 20 | 0.700 | 0.800 |" in told
+    assert "| **mean of tenants** | | 0.700 | 0.800 |" in told
+
+
+def test_rounds_are_told_with_reasons_that_are_inert() -> None:
+    told = rounds_table(LOG)
+    assert "| 2 | 0.600 (0.361 to 0.809) | 1 | 4.2 |" in told, "Clopper and Pearson's interval"
+    assert "<b>" not in told and "a | b" not in told
+
+
+def test_the_gain_has_an_interval() -> None:
+    found = score([ROW], "local")
+    assert (found.champion, found.candidate, found.gain) == (0.7, 0.8, pytest.approx(0.1))
+    assert found.low < 0.1 < found.high
+
+
+def test_privacy_is_told_either_way() -> None:
+    plain = FederatedParameters.model_validate({})
+    assert "No differential privacy" in privacy_told([], plain)
+    private = FederatedParameters.model_validate({"privacy": {"noise_multiplier": 2}})
+    told = privacy_told([{"tenant": "north", "rounds": 3, "epsilon": 2.345}], private)
+    assert "| north | 3 | 2.35 | 8 |" in told and "not covered" in told
+
+
+def test_what_the_server_saw_is_told_either_way() -> None:
+    plain = FederatedParameters.model_validate({})
+    assert "saw each tenant's own" in seen({}, plain)
+    rounds = {"secure_aggregation": True, "minimum_tenants": 3}
+    secure = FederatedParameters.model_validate({"rounds": rounds})
+    told = seen({"clipping_range": 10.0, "quantisation_step": 1.8626e-8}, secure)
+    assert "over 3 tenants or more" in told
+    assert "from −10 to 10 in steps of 1.9e-08" in told
+
+
+@pytest.mark.parametrize(
+    ("rounds", "named"),
+    [
+        ({"strategy": "krum", "minimum_tenants": 3}, "secure_aggregation hides .* strategy krum"),
+        ({"strategy": "median", "minimum_tenants": 3}, "strategy median needs; choose fedavg"),
+        ({"strategy": "trimmed-mean", "minimum_tenants": 3}, "strategy trimmed-mean"),
+        ({"minimum_tenants": 2}, "secure_aggregation needs minimum_tenants of at least 3"),
+    ],
+)
+def test_what_cannot_be_summed_is_refused(rounds: dict[str, Any], named: str) -> None:
+    FederatedParameters.model_validate({"rounds": rounds})
+    with pytest.raises(ValidationError, match=named):
+        FederatedParameters.model_validate({"rounds": rounds | {"secure_aggregation": True}})
+
+
+def test_it_is_drawn(tmp_path: Path) -> None:
+    draw(LOG, [ROW], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
