@@ -29,7 +29,7 @@ console = Terminal()
 SPENDING_DAYS = 7
 PIPED = 1000
 """Characters of a line that is no terminal's, at most: nothing of a table is folded."""
-BAR = 12
+BAR = 8
 """Characters of a budget's bar."""
 
 
@@ -62,12 +62,21 @@ def show_budgets(as_json: bool) -> None:
             f"{budget.remaining:,.4f}",
             resets,
         )
-        for holder in budget.holders:
-            held = styled(f"{holder.amount:.4f}", "dim")
-            table.add_row(styled(f"  {holder.key}", "dim"), "", "", "", held)
     show_table(table)
 
+    _show_holders(budgets)
     _show_spending()
+
+
+def _show_holders(budgets: list[ledger.Budget]) -> None:
+    """Who holds what is reserved of each budget."""
+    table = make_table("Reserved by", "key", "budget", ">dollars")
+    for budget in budgets:
+        for holder in budget.holders:
+            of = f"{budget.scope} a {budget.period}"
+            table.add_row(holder.key, styled(of, "dim"), f"{holder.amount:.4f}")
+    if table.rows:
+        show_table(table)
 
 
 def _show_spending() -> None:
@@ -326,8 +335,9 @@ def show_table(table: Table | str) -> None:
 def make_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        justify = "right" if column.startswith(">") else "left"
-        whole = number == 0  # a key or name, that people copy
+        figures = column.startswith(">")
+        justify = "right" if figures else "left"
+        whole = number == 0 or figures  # the first is a key or name, that people copy
         table.add_column(column.lstrip(">"), justify=justify, overflow="fold", no_wrap=whole)
     return table
 
