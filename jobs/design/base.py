@@ -19,6 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from jobs.design.config import BaseModelConfig
+from jobs.design.muon import Muon
 from jobs.design.parts import write
 from jobs.design.requests import request, rows, write_jsonl
 from jobs.runtime import Interrupted, Job, Outcome, main
@@ -146,7 +147,7 @@ def make_optimisers(model: LlamaForCausalLM, learning_rate: float) -> list[torch
     chosen = set(matrices)
     rest = [p for p in model.parameters() if p not in chosen]
     return [
-        torch.optim.Muon(matrices, MUON_TIMES_ADAMW * learning_rate, weight_decay=0.01),
+        Muon(matrices, MUON_TIMES_ADAMW * learning_rate, weight_decay=0.01),
         torch.optim.AdamW(rest, learning_rate, weight_decay=0.01),
     ]
 

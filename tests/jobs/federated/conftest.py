@@ -6,6 +6,7 @@ pytest --confcutdir=tests/jobs/federated tests/jobs/federated
 import csv
 import json
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def traces_of(tables: Iterable[np.ndarray]) -> list[bytes]:
     found: set[bytes] = set()
     for table in tables:
         for values in (table[:, :4], table[:, :4].T):  # by rows, by columns
-            pairs = [pair for row in values for pair in zip(row, row[1:], strict=False)]
+            pairs = [pair for row in values for pair in pairwise(row)]
             found |= {np.array(pair, kind).tobytes() for pair in pairs for kind in ("f4", "f8")}
             found |= {f"{value:.4f}".encode() for value in values.ravel() if abs(value) > 1}
     return [trace for trace in found if len(trace) > 6]

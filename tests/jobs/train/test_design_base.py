@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from jobs.design.base import BaseModelConfig, program
+from jobs.design.muon import Muon
 from jobs.design.reward import success
 from jobs.policy.config import ModelConfig
 from jobs.policy.data import Prompt
@@ -79,6 +81,21 @@ def test_killed_before_its_result_ends_with_the_same_result(
     assert second["resumed_from"] == CONFIG["steps"]
     assert second["metrics"] == first["metrics"]
     assert second["artifacts"] == first["artifacts"]
+
+
+def test_muon_steps_as_torchs_own_in_bfloat16_does() -> None:
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 24), (24, 8), (8, 8))]
+    theirs = [torch.nn.Parameter(value.detach().clone()) for value in ours]
+    optimisers = Muon(ours, 0.1, 0.01), torch.optim.Muon(theirs, 0.1, 0.01)
+    for _ in range(5):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for each in optimisers:
+            each.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
 
 
 def test_it_lies_within_the_band_that_a_night_can_improve(tmp_path: Path) -> None:
