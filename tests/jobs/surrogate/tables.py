@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
+from jobs.surrogate import train
 from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, WEATHER
 from jobs.surrogate.designs import sample
-from jobs.surrogate.network import encode
+from jobs.surrogate.network import Student, encode
 
 QUICK = {"folds": 2, "epochs": 25, "seed": 1}
 
@@ -30,3 +32,13 @@ def made_up(count: int, seed: int) -> pd.DataFrame:
     )
     table["climate"] = np.arange(count) % 100
     return table
+
+
+def skip_export(patch: pytest.MonkeyPatch) -> None:
+    """Training alone: exporting takes ten times as long."""
+
+    def write(_student: Student, *given: object) -> dict[str, float]:
+        given[-1].mkdir()
+        return {}
+
+    patch.setattr(train.export, "write", write)

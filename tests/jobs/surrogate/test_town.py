@@ -12,7 +12,7 @@ from jobs.surrogate.config import DESIGN, INPUTS, OUTPUTS, WEATHER, SimulateConf
 from jobs.surrogate.designs import sample
 from jobs.thermal.weather import read_epw
 from tests.helpers.epw import lines
-from tests.jobs.surrogate.tables import QUICK, made_up
+from tests.jobs.surrogate.tables import QUICK, made_up, skip_export
 
 NAMES = [quantity.name for quantity in WEATHER]
 
@@ -34,9 +34,11 @@ def town(run_job, epw: Path, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("made-up")
     made_up(300, 0).to_parquet(folder / "many.parquet")
     in_town(made_up(300, 1), epw).to_parquet(folder / "town.parquet")
-    first = run_job(
-        train.program, TrainConfig, "surrogate.train", QUICK, simulated=folder / "many.parquet"
-    )[1]
+    with pytest.MonkeyPatch.context() as patch:
+        skip_export(patch)
+        first = run_job(
+            train.program, TrainConfig, "surrogate.train", QUICK, simulated=folder / "many.parquet"
+        )[1]
     return run_job(
         train.program,
         TrainConfig,

@@ -32,7 +32,7 @@ from jobs.surrogate.towns import judge_towns
 from jobs.surrogate.towns_table import towns_table
 from jobs.thermal.weather import read_epw
 from tests.helpers.epw import lines
-from tests.jobs.surrogate.tables import QUICK, made_up
+from tests.jobs.surrogate.tables import QUICK, made_up, skip_export
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def trained(simulated, run_job):
 
 
 def test_a_champion_of_before_is_told_the_inputs_that_it_knows(
-    trained, simulated, run_job, tmp_path
+    trained, simulated, run_job, tmp_path, without_export
 ) -> None:
     """What earlier versions left has no degree days and no reference rooms."""
     _, outcome = trained
@@ -159,13 +159,7 @@ def test_loads_of_an_earlier_physics_are_not_learnt_again(simulated, tmp_path) -
 
 @pytest.fixture
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training alone: exporting takes ten times as long."""
-
-    def write(_student: Student, *given: object) -> dict[str, float]:
-        given[-1].mkdir()
-        return {}
-
-    monkeypatch.setattr(train.export, "write", write)
+    skip_export(monkeypatch)
 
 
 def error_on(folder: Path, table: pd.DataFrame) -> float:
