@@ -45,8 +45,6 @@ def test_of_two_sets_the_larger_is_taken() -> None:
         ({"a": "x,y", "b": "x,y"}, {}, "--label: no tenant has a column 'label'"),
         ({"a": "label", "b": "label"}, {}, "--label: no tenant has"),
         ({"a": "x,label", "b": "y,label"}, {"features": "x"}, "1 of 2 tenants have"),
-        ({"a": "x,label", "b": "x,label"}, {"features": "x,x"}, "named twice"),
-        ({"a": "x,label", "b": "x,label"}, {"features": "x,label"}, "is the label"),
     ],
 )
 def test_what_is_wrong_names_its_option(
@@ -82,21 +80,9 @@ def test_tenants_of_a_language_model_have_texts(tmp_path: Path) -> None:
     assert set(found.checksums) == {"a", "b", "design"}
 
 
-@pytest.mark.parametrize(
-    ("told", "named"),
-    [
-        ({"tenants": None, "model": "some/model"}, "--tenants: it is needed with a --model"),
-        ({"model": "nowhere"}, "--model: there is no folder nowhere"),
-        ({"model": "design", "features": "x"}, "--features: it is of tables"),
-        ({"model": "design", "rounds": {"hidden": 4}}, "--hidden: it is of tables"),
-        ({"model": "design", "federation": "clinics"}, "--federation: it is of tables"),
-    ],
-)
-def test_what_does_not_go_with_a_language_model_is_named(
-    tmp_path: Path, told: dict[str, object], named: str
-) -> None:
-    with pytest.raises(InputError, match=named) as error:
-        prepare_inputs.fn(given(with_texts(tmp_path), **told))
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--model: there is no folder nowhere") as error:
+        prepare_inputs.fn(given(with_texts(tmp_path), model="nowhere"))
     assert error.value.remedy
 
 
