@@ -45,7 +45,7 @@ def make(config: FederatedConfig) -> Any:
         case "median":
             return flower.FedMedian()
         case "trimmed-mean":
-            return flower.FedTrimmedAvg(beta=0.2 if len(config.names) >= 5 else 0.34)
+            return flower.FedTrimmedAvg()
         case "krum":
             return flower.Krum(num_malicious_nodes=1)
 
@@ -70,6 +70,8 @@ def aggregate(
     if not config.rounds.weighted:
         for reply in replies:
             reply.content.metric_records["metrics"]["num-examples"] = 1.0
+    if config.rounds.strategy == "trimmed-mean":
+        chosen.beta = 0.2 if len(replies) >= 5 else 0.34  # of three and four it takes one, too
     chosen.current_arrays = dict(sent)
     arrays, _ = chosen.aggregate_train(number, replies)
     assert arrays is not None, "there were replies"
