@@ -37,7 +37,6 @@ COLUMNS = "age sex cp trestbps chol fbs restecg thalach exang oldpeak slope ca t
 CATEGORIES = {"cp": (2, 3, 4), "restecg": (1, 2), "slope": (2, 3), "thal": (6, 7)}
 SEEDS = range(42, 47)
 STRATEGIES = "fedavg fedprox fedadam fedyogi fedadagrad median trimmed-mean krum".split()
-EPSILONS = (1.0, 3.0, 8.0)
 TRAIN = 0.66
 DRAWS = 2000
 
@@ -103,8 +102,16 @@ def config_of(
     return FederatedConfig.model_validate(told | {"privacy": {"noise_multiplier": noise}})
 
 
-def federate(config: FederatedConfig, tables: list[Table], hostile: int = -1) -> Weights:
-    """All rounds, in this process; the hospital of number `hostile` turns its update's sign."""
+def federate(
+    config: FederatedConfig,
+    tables: list[Table],
+    hostile: int = -1,
+    random: np.random.Generator | None = None,
+) -> Weights:
+    """All rounds, in this process; the hospital of number `hostile` turns its update's sign.
+
+    `random` draws the noise of differential privacy.
+    """
     weights = model.initial(len(config.features), config.rounds.hidden, config.seed)
     strategy = strategies.make(config)
     for number in range(1, config.rounds.rounds + 1):
@@ -120,7 +127,7 @@ def federate(config: FederatedConfig, tables: list[Table], hostile: int = -1) ->
             answer["metrics"] = MetricRecord({name: counts[name] for name in client.COUNTS})
             asked = Message(RecordDict(), dst_node_id=1, message_type="train")
             replies.append(Message(answer, reply_to=asked))
-        weights = strategies.aggregate(strategy, config, number, weights, replies)
+        weights = strategies.aggregate(strategy, config, number, weights, replies, random)
     return weights
 
 
@@ -157,9 +164,6 @@ def models_of(names: list[str], tables: list[Table]) -> dict[str, list[Weights]]
     for strategy in ("fedavg", "median", "krum"):
         turned = federate(config_of(names, strategy), tables, hostile=0)
         found[f"{strategy}, the first turns its sign"] = owned(turned, tables)
-    for epsilon in EPSILONS:
-        private = config_of(names, "fedavg", noise_for(epsilon, config))
-        found[f"fedavg, tenants' ε = {epsilon:g}"] = owned(federate(private, tables), tables)
     return found
 
 

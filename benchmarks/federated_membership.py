@@ -105,8 +105,9 @@ def own_updates(weights: Weights, config: FederatedConfig, tables: list[Table]) 
     return [client.weights_of(answer, "arrays") for answer in answers]
 
 
-def models_of(names: list[str], tables: list[Table]) -> dict[str, Attacked]:
-    """By name: what the attack sees of each model."""
+def models_of(names: list[str], tables: list[Table], seed: int) -> dict[str, Attacked]:
+    """By name: what the attack sees of each model; `seed` is that of the noise."""
+    random = np.random.default_rng(seed)
     usual = config_of(names, "fedavg")
     overfitted = changed(usual, **OVERFITTED)
     found = {}
@@ -122,7 +123,7 @@ def models_of(names: list[str], tables: list[Table]) -> dict[str, Attacked]:
         found[f"{called}, each hospital alone"] = attacked(alone, tables)
         noises = {f"ε = {epsilon:g}": noise_for(epsilon, config) for epsilon in EPSILONS}
         for told, noise in {"clipped, no noise": HARDLY, **noises}.items():
-            private = federate(changed(config, noise), tables)
+            private = federate(changed(config, noise), tables, random=random)
             found[f"{called}, {told}"] = attacked(owned(private, tables), tables)
     return found
 
@@ -150,12 +151,11 @@ def main() -> None:
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
     by_model: dict[str, list[Attacked]] = {}
     for seed in SEEDS:
-        np.random.seed(seed)  # Flower draws its noise from it
         with TemporaryDirectory() as name:
             folder = Path(name)
             inputs = write_tenants(source, folder, seed, complete=True)
             tables = [load(folder / tenant / DATA, inputs, "label") for tenant in FILES]
-        for called, found in models_of(inputs, tables).items():
+        for called, found in models_of(inputs, tables, seed).items():
             by_model.setdefault(called, []).append(found)
     print("| model | attack's accuracy | 95 % | AUC | right on members | on others |")
     print("|---|---:|---|---:|---:|---:|")

@@ -1,7 +1,7 @@
 """How much of its privacy a tenant has spent: Gaussian mechanisms, composed by dp-accounting.
 
-One release is the noisy mean of one round. Neighbours are federations with and without the tenant;
-nobody is sampled, so nothing is amplified.
+One release is the noisy mean of one round. Neighbours are federations with the tenant's updates and
+with zeros in their place: how many take part is known. Nobody is sampled, so nothing is amplified.
 """
 
 from dp_accounting import dp_event

@@ -15,6 +15,9 @@ HELD_OUT_COLUMN = "held_out"
 """Optional there: 1 in it holds a row out, 0 trains on it."""
 OF_SINGLE_UPDATES = ("median", "trimmed-mean", "krum")
 """Strategies that compare the updates of single tenants."""
+OF_SERVER_RATE = ("fedadam", "fedyogi", "fedadagrad")
+"""Strategies by which the server takes a step of its own."""
+MOST_TENANTS = 200
 QUANTISATION_LEVELS = 2**30
 """Of a value of an update in secure aggregation, over its clipping range."""
 FEWEST_IN_A_SUM = 3
@@ -90,6 +93,7 @@ class Rounds(Group):
     minimum_tenants: int = Field(
         default=2,
         ge=2,
+        le=MOST_TENANTS,
         title="Fewest tenants",
         description="With fewer answers in a round, three times in a row, the run ends.",
     )
@@ -148,6 +152,12 @@ class Privacy(Group):
     )
     clipping_norm: float = Field(
         default=1.0, gt=0, title="Clipping norm", description="Largest L2 norm of an update."
+    )
+    adaptive_clipping: bool = Field(
+        default=False,
+        title="Adaptive clipping",
+        description="Let the norm follow the median of the updates' norms from --clipping-norm on; "
+        "a twentieth more noise pays for it.",
     )
     max_epsilon: float = Field(
         default=8.0,

@@ -3,7 +3,9 @@ Here all of them are on this machine, on loopback. Each is a process of its own,
 theirs, too.
 """
 
+import contextlib
 import hashlib
+import itertools
 import secrets
 import socket
 import time
@@ -61,6 +63,10 @@ job = ""
     "README.md": b"The apps are modules of the job's own package.\n",
 }
 """Flower's bundle of an app: it only names modules, which lie here already."""
+
+PORTS = range(20_000, 32_768)
+"""Below Linux's own for connections."""
+_drawn = itertools.count(secrets.randbelow(len(PORTS)))
 
 
 class Broken(Exception):
@@ -245,7 +251,11 @@ def executor(address: str, tls: Path, folder: Path) -> list[str]:
 
 
 def free_port() -> int:
-    """Of loopback."""
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        return free.getsockname()[1]
+    """Of loopback, another one each time, since who gets it listens only later. The kernel gives
+    none of these to connections, which would take it meanwhile. Raises Broken."""
+    for _ in range(len(PORTS)):
+        port = PORTS[next(_drawn) % len(PORTS)]
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind((LOOPBACK, port))
+            return port
+    raise Broken(f"no port from {PORTS[0]} to {PORTS[-1]} is free")

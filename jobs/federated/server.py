@@ -130,6 +130,8 @@ class Federation:
             "left_out": left_out,
             "counts": counts,
         }
+        if self.config.privacy.noise_multiplier:
+            row["clipping_norm"] = strategies.clipping_norm(self.strategy, self.config)
         weights, answers = self.state.weights, list(good.values())
         self.state.weights = strategies.aggregate(
             self.strategy, self.config, number, weights, answers

@@ -56,6 +56,8 @@ class Report(BaseModel):
     files: dict[str, str] = {}
     costs: list[Cost]
     examples: list[tuple[str, str, str]]
+    base_name: str = "base"
+    """What the scores' base is: the model before all training, or what its field calls another."""
     sections: dict[str, str] = {}
     look_next: dict[str, str]
 
@@ -96,7 +98,7 @@ def markdown(report: Report) -> str:
         "",
         "## Held-out results",
         "",
-        "| measure | base | champion "
+        f"| measure | {report.base_name} | champion "
         f"({_version(report.champion)}) | candidate (v{report.candidate}) | gain | 95 % interval |",
         "|---|---:|---:|---:|---:|---:|",
     ]

@@ -50,7 +50,7 @@ def judge(
 ) -> Verdict:
     """Surely better over all tenants' rows, and no tenant falls by more than it may."""
     gate = parameters.gate
-    other, called = ("champion", "champion") if has_champion else (LOCAL, "tenants alone")
+    other, called = ("champion", "champion") if has_champion else (LOCAL, "local-only models")
     ours, theirs = outcomes(rows, other)
     interval = paired_interval(ours, theirs, gate.gate_confidence)
     gain, low, high = interval

@@ -11,15 +11,13 @@ from pydantic import BaseModel
 from infra.errors import InputError
 from infra.objects.manifest import scan
 from infra.settings import settings
-from jobs.federated.config import DATA, HELD_OUT_COLUMN, TEXTS
+from jobs.federated.config import DATA, HELD_OUT_COLUMN, MOST_TENANTS, TEXTS
 from jobs.federated.door import NAME
 from tasks.federated.demo import make_tenants, make_workshops
 from tasks.federated.federations import open_for_run
 from tasks.federated.parameters import FederatedParameters
 from tasks.policy.design import DEMO, design_version
 from tasks.policy.inputs import Inputs, store_model
-
-MOST_TENANTS = 200
 
 
 class Given(BaseModel):
@@ -53,7 +51,7 @@ def prepare_inputs(parameters: FederatedParameters) -> Given:
     folder = Path(given).expanduser() if given else make_tenants(settings().home / "clinics")
     names = _tenants(folder, DATA, parameters.rounds.minimum_tenants)
     headers = {name: _header(folder / name / DATA) for name in names}
-    features = wanted_features(parameters) or common_features(headers, parameters.label)
+    features = parameters.columns or common_features(headers, parameters.label)
     able = [name for name in names if {*features, parameters.label} <= headers[name]]
     fewest = parameters.rounds.minimum_tenants
     if len(able) < fewest:
@@ -68,25 +66,8 @@ def prepare_inputs(parameters: FederatedParameters) -> Given:
 
 def _with_texts(parameters: FederatedParameters, model: str) -> Given:
     """Tenants that train an adapter of a language model."""
-    for option, given in (
-        ("--federation", parameters.federation),
-        ("--features", parameters.features),
-        ("--hidden", parameters.rounds.hidden),
-    ):
-        if given:
-            raise InputError(
-                f"{option}: it is of tables, and tenants of --model have texts in folders here",
-                "Leave one of the two out.",
-            )
-    if parameters.tenants:
-        folder = Path(parameters.tenants).expanduser()
-    elif model == DEMO:
-        folder = make_workshops(settings().home / "workshops")
-    else:
-        raise InputError(
-            "--tenants: it is needed with a --model of your own",
-            f"Give a folder with one folder of each tenant, and {TEXTS} in it.",
-        )
+    given = parameters.tenants
+    folder = Path(given).expanduser() if given else make_workshops(settings().home / "workshops")
     names = _tenants(folder, TEXTS, parameters.rounds.minimum_tenants)
     own = model == DEMO
     language = Inputs(design=design_version()) if own else Inputs(base=store_model(model))
@@ -125,30 +106,14 @@ def _tenants(folder: Path, file: str, fewest: int) -> list[str]:
 
 def _of_federation(parameters: FederatedParameters, name: str) -> Given:
     """Tenants that are, or may come, in a federation; nothing is known of their data."""
-    if parameters.tenants:
-        raise InputError("--tenants, --federation: only one can be given", "Leave one out.")
-    if parameters.centralised:
-        raise InputError(
-            "--centralised: nobody has the rows of a federation's tenants", "Leave it out."
-        )
     federation, names = open_for_run(name, parameters.rounds.minimum_tenants)
     return Given(
         door=str(federation.door.folder),
         address=federation.address,
         names=names,
-        features=wanted_features(parameters),
+        features=parameters.columns,
         checksums={},
     )
-
-
-def wanted_features(parameters: FederatedParameters) -> list[str]:
-    """The columns of --features; none where it is not given."""
-    names = [name.strip() for name in (parameters.features or "").split(",") if name.strip()]
-    if len(set(names)) < len(names) or parameters.label in names:
-        raise InputError(
-            "--features: a column is named twice, or is the label", "Name each column once."
-        )
-    return names
 
 
 def common_features(headers: dict[str, set[str]], label: str) -> list[str]:

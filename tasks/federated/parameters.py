@@ -1,10 +1,23 @@
 """What federated rounds are told: the model behind options, form and webhook."""
 
-from pydantic import Field
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from infra.contract import Group, Place, Seed
-from jobs.federated.config import Adapters, Privacy, Rounds
+from jobs.federated.config import (
+    FEWEST_IN_A_SUM,
+    OF_SERVER_RATE,
+    OF_SINGLE_UPDATES,
+    Adapters,
+    Privacy,
+    Rounds,
+)
+from tasks.policy.design import DEMO
 from tasks.runs.parameters import Hours, ModelName, RunParameters
+
+LABEL = "label"
 
 
 class FederatedGate(Group):
@@ -59,7 +72,7 @@ class FederatedParameters(RunParameters):
         description="Name of one whose tenants join from their own machines, instead of --tenants.",
     )
     label: str = Field(
-        default="label",
+        default=LABEL,
         min_length=1,
         max_length=200,
         title="Label",
@@ -90,7 +103,91 @@ class FederatedParameters(RunParameters):
         default_factory=lambda: FederatedGate.model_validate({}), title="Gate"
     )
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for fault in self._faults():
+            raise ValueError(fault)
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        """What excludes each other, or would be ignored; in words for people, with the names of
+        the fields, which a command tells as options."""
+        rounds, privacy = self.rounds, self.privacy
+        if self.model:
+            yield from _given(
+                "is of tables, and with model a run trains an adapter on texts in folders here; "
+                "leave one of the two out",
+                federation=self.federation,
+                features=self.features,
+                label=self.label != LABEL,
+                hidden=rounds.hidden,
+                own_bias=not rounds.own_bias,
+            )
+            if self.model != DEMO and not self.tenants:
+                yield f"tenants is needed with a model that is not the demo's own ({DEMO!r})"
+        else:
+            usual = Adapters()
+            yield from _given(
+                "is of adapters; give model, too, or leave it out",
+                batch=self.adapters.batch != usual.batch,
+                lora_rank=self.adapters.lora_rank != usual.lora_rank,
+            )
+        if self.federation:
+            yield from _given(
+                "does not go with federation, whose data lies elsewhere; leave one of the two out",
+                tenants=self.tenants,
+                centralised=self.centralised,
+            )
+        if len(set(self.columns)) < len(self.columns) or self.label in self.columns:
+            yield "features names a column twice, or that of label"
+        if rounds.strategy != "fedprox":
+            yield from _given(
+                "is of strategy fedprox only", proximal=rounds.proximal != Rounds().proximal
+            )
+        if rounds.strategy not in OF_SERVER_RATE:
+            yield from _given(
+                f"is of strategy {', '.join(OF_SERVER_RATE)} only",
+                server_rate=rounds.server_rate != Rounds().server_rate,
+            )
+        if rounds.strategy in OF_SINGLE_UPDATES:
+            if privacy.noise_multiplier:
+                yield (
+                    f"noise_multiplier does not go with strategy {rounds.strategy}: noise hides "
+                    "what one can change of a mean, and more of this; choose fedavg, fedprox, "
+                    "fedadam, fedyogi or fedadagrad"
+                )
+            if rounds.minimum_tenants < FEWEST_IN_A_SUM:
+                yield (
+                    f"strategy {rounds.strategy} needs minimum_tenants of at least "
+                    f"{FEWEST_IN_A_SUM}: of two, nobody can tell who is hostile"
+                )
+        if privacy.noise_multiplier and privacy.adaptive_clipping and rounds.secure_aggregation:
+            yield (
+                "adaptive_clipping does not go with secure_aggregation: who was clipped is not "
+                "summed; leave one of the two out"
+            )
+        if not privacy.noise_multiplier:
+            usual = Privacy()
+            yield from _given(
+                "says how noise is added and counted, and there is none; give noise_multiplier, "
+                "too, or leave it out",
+                adaptive_clipping=privacy.adaptive_clipping,
+                clipping_norm=privacy.clipping_norm != usual.clipping_norm,
+                max_epsilon=privacy.max_epsilon != usual.max_epsilon,
+                delta=privacy.delta != usual.delta,
+            )
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of `features`; none where it is not given."""
+        return [name.strip() for name in (self.features or "").split(",") if name.strip()]
+
     @property
     def transfer_hours(self) -> float:
         """Of making the demo's language model."""
         return self.hours
+
+
+def _given(why: str, **fields: object) -> Iterator[str]:
+    """A fault for each of the fields that has a value that is not as usual."""
+    yield from (f"{name} {why}" for name, value in fields.items() if value)

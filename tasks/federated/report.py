@@ -18,8 +18,10 @@ from tasks.federated.gate import LOCAL, judged_rows, outcomes
 from tasks.federated.parameters import FederatedParameters
 from tasks.runs.run import Work
 
+LOCAL_ONLY = "local only"
+"""The field's name of the models that tenants train alone."""
 SIDES = {
-    LOCAL: ("local only", "#c9cfd6"),
+    LOCAL: (LOCAL_ONLY, "#c9cfd6"),
     "champion": ("champion", "#7b8794"),
     "candidate": ("federated", "#1f5fa8"),
     "centralised": ("centralised", "#c2702c"),
@@ -57,7 +59,8 @@ def publish_rounds(
         },
         scores=[score(judged, other)],
         verdict=verdict,
-        champion=champion.version if champion else "tenants alone",
+        base_name=LOCAL_ONLY,
+        champion=champion.version if champion else LOCAL_ONLY,
         candidate=candidate.version,
         served_from=served,
         costs=costs(work),
@@ -66,7 +69,7 @@ def publish_rounds(
             "By tenant": tenants_table(judged, unheard),
             "Who took part": rounds_table(log),
             "Privacy": "\n\n".join(
-                [seen(metrics, work.parameters), privacy_told(spent, work.parameters)]
+                [seen(metrics, work.parameters), privacy_told(spent, log, work.parameters)]
             ),
             "How it was trained": told(metrics, work.parameters),
         },
@@ -85,7 +88,7 @@ def publish_rounds(
 
 
 def score(rows: list[dict[str, Any]], other: str) -> Score:
-    """Accuracy over all held-out rows, the tenants' own models being the base."""
+    """Accuracy over all held-out rows, the local-only models being the base."""
     ours, theirs = outcomes(rows, other)
     gain, low, high = paired_interval(ours, theirs)
     alone = outcomes(rows, LOCAL)[1]
@@ -178,7 +181,9 @@ def seen(metrics: dict[str, float], parameters: FederatedParameters) -> str:
     )
 
 
-def privacy_told(spent: list[dict[str, Any]], parameters: FederatedParameters) -> str:
+def privacy_told(
+    spent: list[dict[str, Any]], log: list[dict[str, Any]], parameters: FederatedParameters
+) -> str:
     """What was spent by tenant, or that the updates have no noise."""
     asked = parameters.privacy
     if not asked.noise_multiplier:
@@ -188,10 +193,13 @@ def privacy_told(spent: list[dict[str, Any]], parameters: FederatedParameters) -
         f"| {row['tenant']} | {row['rounds']} | {row['epsilon']:.2f} | {asked.max_epsilon:g} |"
         for row in spent
     ]
+    norm = f"{asked.clipping_norm:g}"
+    if asked.adaptive_clipping:
+        norm += f" at first and {log[-1]['clipping_norm']:.3g} at last, which followed their median"
     lines += [
         "",
         f"Central differential privacy of whole tenants at δ = {asked.delta:g}, over all nights: "
-        f"updates clipped to a norm of {asked.clipping_norm:g}, noise of "
+        f"updates clipped to a norm of {norm}, noise of "
         f"{asked.noise_multiplier:g} times that on their sum. The counts of held-out rows have no "
         "noise and are not covered.",
     ]

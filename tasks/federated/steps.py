@@ -36,7 +36,8 @@ TRAIN = Step[FederatedParameters](
     here=True,
 )
 STEPS = (replace(design.BASE, planned=lambda p: p.model == design.DEMO), TRAIN)
-MODEL = "model.json"
+MODEL, ADAPTER = "model.json", "adapter/adapter_config.json"
+"""What a version says of itself: a table's, a language model's."""
 
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
@@ -50,9 +51,22 @@ def complete_inputs(work: Work[FederatedParameters], given: Given) -> Given:
 def current_champion(work: Work[FederatedParameters], given: Given) -> ModelVersion | None:
     """The version that the tenants go on from: of a language model the base, where nothing was
     trained yet; of a table None."""
-    if given.language:
-        return policy.current_champion(work, given.language)
-    return _table_champion(work, given)
+    if not given.language:
+        return _table_champion(work, given)
+    champion = policy.current_champion(work, given.language)
+    if champion_input(champion):
+        require_rank(champion, work.parameters.adapters.lora_rank)
+    return champion
+
+
+def require_rank(champion: ModelVersion, rank: int) -> None:
+    """Raises InputError where the champion's adapter has another rank than the run's."""
+    found = _read(champion, ADAPTER)["r"]
+    if found != rank:
+        raise InputError(
+            f"--lora-rank: the champion's adapter has rank {found}, not {rank}",
+            f"Give --lora-rank {found}, or take another --name for a new line of versions.",
+        )
 
 
 @task(name="find the champion", cache_policy=NO_CACHE)
@@ -73,7 +87,7 @@ def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersi
         return None
     version = ModelVersion.stored(pinned)
     require_kind(version, KIND)
-    told, asked = _read_model(version), work.parameters
+    told, asked = _read(version, MODEL), work.parameters
     remedy = "Train it as it is, or take another --name for a new line of versions."
     if asked.features and sorted(told["features"]) != sorted(given.features):
         names = ", ".join(told["features"])
@@ -85,11 +99,11 @@ def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersi
     return version
 
 
-def _read_model(version: ModelVersion) -> dict[str, Any]:
-    """What the champion says of itself."""
+def _read(version: ModelVersion, file: str) -> dict[str, Any]:
+    """What the champion says of itself in that file of its folder."""
     with TemporaryDirectory() as scratch:
         folder = objects.get(version.uri, Path(scratch) / "model", version.sha256)
-        return json.loads((folder / MODEL).read_text())
+        return json.loads((folder / file).read_text())
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -109,7 +123,7 @@ def train_together(
         inputs = {**champion_input(champion), **given.language.some("base")}
     elif champion:
         inputs = {"champion": champion}
-        given = given.model_copy(update={"features": _read_model(champion)["features"]})
+        given = given.model_copy(update={"features": _read(champion, MODEL)["features"]})
     config = FederatedConfig(
         tenants=given.folder,
         door=given.door,

@@ -89,13 +89,14 @@ def test_the_plan_names_its_job(nights: Nights) -> None:
 def test_a_killed_night_goes_on_at_its_last_round(nights: Nights) -> None:
     first = nights.first
     assert first["resumed"] and first["verdict"]["promote"], first["verdict"]
-    assert first["champion"] == "tenants alone" and first["candidate"] == "1"
+    assert first["champion"] == "local only" and first["candidate"] == "1"
     (folder,) = (nights.user.home / "jobs").glob(f"{first['run']}-train-*")
     result = json.loads((folder / "result.json").read_text())
     assert result["resumed_from"] >= 1
     assert first["collected"]["tenants that judged"] == 2
     told = Path(first["files"]["markdown"]).read_text()
     assert "By tenant" in told and "No differential privacy" in told
+    assert "| measure | local only | champion (local only) | candidate (v1) |" in told
     assert Path(first["files"]["plot"]).read_bytes().startswith(b"\x89PNG")
     served = Path(first["served_from"])
     assert (served / "weights.npz").is_file() and (served / "model.json").is_file()

@@ -59,6 +59,15 @@ def traces_of(tables: Iterable[np.ndarray]) -> list[bytes]:
     return [trace for trace in found if len(trace) > 6]
 
 
+@pytest.fixture
+def as_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process makes messages as a node of Flower does."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    for name in ("task_id", "run_id", "node_id"):
+        monkeypatch.setattr(TaskIdentity, f"_{name}", 1)
+
+
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., dict[str, Any]]:
     """A job's config over a folder of tenants: make_config(folder, rounds={...}, ...)."""

@@ -141,6 +141,13 @@ def met(
     yield Met(job, outcome, values, sent, strangers[0], doors[0], killed)
 
 
+def test_no_two_nodes_get_one_port() -> None:
+    """Nor one that the kernel gives to a connection before the node listens on it."""
+    ports = [federation.free_port() for _ in range(200)]
+    connections = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert len(set(ports)) == len(ports) and max(ports) < connections
+
+
 def knock(one: LocalFederation) -> int:
     """The exit code of a SuperNode whose key nobody has registered."""
     make_node_key(one.folder / "stranger")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from jobs.federated import strategies
 from jobs.federated.client import record_of
@@ -14,16 +13,10 @@ from jobs.federated.config import FederatedConfig
 from jobs.federated.model import initial
 from jobs.federated.screening import screen
 
+pytestmark = pytest.mark.usefixtures("as_node")
 SENT = initial(3, 2, 0)
 UPDATE = {name: value + 0.01 for name, value in SENT.items()}
 COUNTS = {"num-examples": 20.0, "right": 7.0, "held-out": 10.0, "loss": 0.6}
-
-
-@pytest.fixture(autouse=True)
-def node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process makes messages as a node of Flower does."""
-    for name in ("task_id", "run_id", "node_id"):
-        monkeypatch.setattr(TaskIdentity, f"_{name}", 1)
 
 
 def reply(node: int, **told: Any) -> Message:
@@ -94,7 +87,7 @@ def test_more_than_was_asked_for_is_dropped() -> None:
     assert all(found[name] == pytest.approx(UPDATE[name]) for name in SENT)
 
 
-def make_config(strategy: str, noise: float = 0.0) -> FederatedConfig:
+def make_config(strategy: str, noise: float = 0.0, **privacy: object) -> FederatedConfig:
     return FederatedConfig.model_validate(
         {
             "tenants": "",
@@ -104,7 +97,7 @@ def make_config(strategy: str, noise: float = 0.0) -> FederatedConfig:
             "seed": 0,
             "centralised": False,
             "rounds": {"strategy": strategy, "hidden": 2},
-            "privacy": {"noise_multiplier": noise, "clipping_norm": 0.05},
+            "privacy": {"noise_multiplier": noise, "clipping_norm": 0.05} | privacy,
             "spent": {},
         }
     )
@@ -122,10 +115,12 @@ def test_every_strategy_moves_towards_the_tenants(strategy: str) -> None:
     assert all((found[name] > SENT[name]).all() for name in SENT)
 
 
+@pytest.mark.parametrize("answers", [3, 4, 5])
 @pytest.mark.parametrize("strategy", ["median", "trimmed-mean", "krum"])
-def test_a_robust_strategy_bears_a_flipped_sign(strategy: str) -> None:
+def test_a_robust_strategy_bears_a_flipped_sign(strategy: str, answers: int) -> None:
+    """However many of five tenants answer."""
     flipped = record_of({name: value - 0.01 for name, value in SENT.items()})
-    replies = [reply(1, arrays=flipped), *(reply(node) for node in range(2, 6))]
+    replies = [reply(1, arrays=flipped), *(reply(node) for node in range(2, answers + 1))]
     config = make_config(strategy)
     found = strategies.aggregate(strategies.make(config), config, 1, SENT, replies)
     assert all(found[name] == pytest.approx(UPDATE[name]) for name in SENT)

@@ -35,7 +35,7 @@ def test_a_sure_gain_is_promoted() -> None:
     rows = [counts(name, 100, 85, won=20, lost=4) for name in "ab"]
     verdict = judge(rows, False, PARAMETERS)
     assert verdict.promote and verdict.gain == pytest.approx(0.16)
-    assert "over the tenants alone" in verdict.reason
+    assert "over the local-only models" in verdict.reason
 
 
 def test_luck_is_not() -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from infra.errors import InputError
+from infra.models.registry import ModelVersion
+from infra.objects import put
 from jobs.federated.texts import read
 from tasks.federated.demo import CLINICS, DESIGNS, WORKSHOPS, make_tenants, make_workshops
 from tasks.federated.inputs import common_features, prepare_inputs
 from tasks.federated.parameters import FederatedParameters
+from tasks.federated.steps import require_rank
 
 
 def tenants(folder: Path, **headers: str) -> Path:
@@ -45,8 +48,6 @@ def test_of_two_sets_the_larger_is_taken() -> None:
         ({"a": "x,y", "b": "x,y"}, {}, "--label: no tenant has a column 'label'"),
         ({"a": "label", "b": "label"}, {}, "--label: no tenant has"),
         ({"a": "x,label", "b": "y,label"}, {"features": "x"}, "1 of 2 tenants have"),
-        ({"a": "x,label", "b": "x,label"}, {"features": "x,x"}, "named twice"),
-        ({"a": "x,label", "b": "x,label"}, {"features": "x,label"}, "is the label"),
     ],
 )
 def test_what_is_wrong_names_its_option(
@@ -82,22 +83,28 @@ def test_tenants_of_a_language_model_have_texts(tmp_path: Path) -> None:
     assert set(found.checksums) == {"a", "b", "design"}
 
 
-@pytest.mark.parametrize(
-    ("told", "named"),
-    [
-        ({"tenants": None, "model": "some/model"}, "--tenants: it is needed with a --model"),
-        ({"model": "nowhere"}, "--model: there is no folder nowhere"),
-        ({"model": "design", "features": "x"}, "--features: it is of tables"),
-        ({"model": "design", "rounds": {"hidden": 4}}, "--hidden: it is of tables"),
-        ({"model": "design", "federation": "clinics"}, "--federation: it is of tables"),
-    ],
-)
-def test_what_does_not_go_with_a_language_model_is_named(
-    tmp_path: Path, told: dict[str, object], named: str
-) -> None:
-    with pytest.raises(InputError, match=named) as error:
-        prepare_inputs.fn(given(with_texts(tmp_path), **told))
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--model: there is no folder nowhere") as error:
+        prepare_inputs.fn(given(with_texts(tmp_path), model="nowhere"))
     assert error.value.remedy
+
+
+def test_a_later_night_has_the_rank_of_its_champion(tmp_path: Path) -> None:
+    """Before a job is paid for: the nodes would refuse it, too."""
+    (tmp_path / "version/adapter").mkdir(parents=True)
+    (tmp_path / "version/adapter/adapter_config.json").write_text('{"r": 4}')
+    stored = put(tmp_path / "version", (tmp_path / "stored").as_uri())
+    champion = ModelVersion(
+        model="ours",
+        kind="policy",
+        version="2",
+        uri=stored.uri,
+        sha256=stored.sha256,
+        base="file:///base",
+    )
+    require_rank(champion, 4)
+    with pytest.raises(InputError, match="--lora-rank: the champion's adapter has rank 4, not 16"):
+        require_rank(champion, 16)
 
 
 def test_tables_are_no_texts(tmp_path: Path) -> None:

@@ -61,10 +61,15 @@ def test_the_gain_has_an_interval() -> None:
 
 def test_privacy_is_told_either_way() -> None:
     plain = FederatedParameters.model_validate({})
-    assert "No differential privacy" in privacy_told([], plain)
+    assert "No differential privacy" in privacy_told([], LOG, plain)
     private = FederatedParameters.model_validate({"privacy": {"noise_multiplier": 2}})
-    told = privacy_told([{"tenant": "north", "rounds": 3, "epsilon": 2.345}], private)
+    spent = [{"tenant": "north", "rounds": 3, "epsilon": 2.345}]
+    told = privacy_told(spent, LOG, private)
     assert "| north | 3 | 2.35 | 8 |" in told and "not covered" in told
+    adaptive = {"noise_multiplier": 2, "adaptive_clipping": True}
+    private = FederatedParameters.model_validate({"privacy": adaptive})
+    told = privacy_told(spent, [LOG[0] | {"clipping_norm": 0.5}], private)
+    assert "a norm of 1 at first and 0.5 at last" in told
 
 
 def test_what_the_server_saw_is_told_either_way() -> None:

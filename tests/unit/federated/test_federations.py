@@ -243,8 +243,6 @@ def test_a_run_takes_those_who_are_in_or_may_come(
         ({"federation": "nobody"}, "--federation: there is no federation 'nobody'"),
         ({"federation": "../clinics"}, "--federation: there is no federation"),
         ({"rounds": {"minimum_tenants": 3}}, "has 2 tenants that were invited, 3 are needed"),
-        ({"tenants": "here"}, "--tenants, --federation: only one"),
-        ({"centralised": True}, "--centralised: nobody has the rows"),
     ],
 )
 def test_what_a_run_cannot_do_is_refused(

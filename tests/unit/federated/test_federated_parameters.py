@@ -1,0 +1,71 @@
+"""What excludes each other is refused by the parameters: by plan, form, webhook and run alike."""
+
+from typing import Any
+
+import pytest
+
+from deployments.options import parameters
+from infra.errors import InputError
+from tasks.federated.parameters import FederatedParameters
+
+NOISE = {"noise_multiplier": 4}
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        (
+            {"model": "design", "federation": "clinics"},
+            "--federation is of tables, and with --model",
+        ),
+        ({"model": "design", "features": "x"}, "--features is of tables"),
+        ({"model": "design", "label": "sick"}, "--label is of tables"),
+        ({"model": "design", "rounds": {"hidden": 4}}, "--hidden is of tables"),
+        ({"model": "design", "rounds": {"own_bias": False}}, "--own-bias is of tables"),
+        ({"model": "some/model"}, "--tenants is needed with a --model"),
+        ({"adapters": {"lora_rank": 4}}, "--lora-rank is of adapters; give --model"),
+        ({"adapters": {"batch": 4}}, "--batch is of adapters"),
+        ({"federation": "clinics", "tenants": "here"}, "--tenants does not go with --federation"),
+        ({"federation": "clinics", "centralised": True}, "--centralised does not go with"),
+        ({"features": "x,x"}, "--features names a column twice"),
+        ({"features": "x,sick", "label": "sick"}, "--features names .* or that of --label"),
+        ({"rounds": {"proximal": 1}}, "--proximal is of --strategy fedprox only"),
+        ({"rounds": {"server_rate": 1}}, "--server-rate is of --strategy fedadam, fedyogi, fedad"),
+        ({"rounds": {"strategy": "median"}}, "median needs --minimum-tenants of at least 3"),
+        (
+            {"rounds": {"strategy": "krum", "minimum_tenants": 3}, "privacy": NOISE},
+            "--noise-multiplier does not go with --strategy krum",
+        ),
+        ({"privacy": {"max_epsilon": 1}}, "--max-epsilon says how .* give --noise-multiplier"),
+        ({"privacy": {"clipping_norm": 0.1}}, "--clipping-norm says"),
+        ({"privacy": {"delta": 1e-6}}, "--delta says"),
+        ({"privacy": {"adaptive_clipping": True}}, "--adaptive-clipping says"),
+        (
+            {
+                "rounds": {"secure_aggregation": True, "minimum_tenants": 3},
+                "privacy": {**NOISE, "adaptive_clipping": True},
+            },
+            "--adaptive-clipping does not go with --secure-aggregation",
+        ),
+        ({"rounds": {"minimum_tenants": 201}}, "--minimum-tenants: .* less than or equal to 200"),
+    ],
+)
+def test_what_does_not_go_together_is_named(told: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named) as error:
+        parameters(FederatedParameters, {}, told)
+    assert error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"model": "design", "adapters": {"lora_rank": 4, "batch": 4}, "privacy": NOISE},
+        {"model": "design", "rounds": {"secure_aggregation": True, "minimum_tenants": 3}},
+        {"federation": "clinics", "features": "x, y", "label": "sick", "rounds": {"hidden": 4}},
+        {"rounds": {"strategy": "fedadam", "server_rate": 1}, "privacy": NOISE},
+        {"rounds": {"secure_aggregation": True, "minimum_tenants": 3}, "privacy": NOISE},
+        {"privacy": {**NOISE, "adaptive_clipping": True, "max_epsilon": 1, "delta": 1e-6}},
+    ],
+)
+def test_what_goes_together_is_taken(told: dict[str, Any]) -> None:
+    assert parameters(FederatedParameters, {}, told)
