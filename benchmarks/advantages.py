@@ -14,6 +14,7 @@ tells only where in an answer a token stands.
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def main() -> None:
     answers, _ = roll_out(
         policy,
         prompts,
-        lambda asked, *_: [0.0] * len(asked),
+        unrewarded,
         model_version="",
         samples=SAMPLES,
         max_new_tokens=TOKENS,
@@ -69,6 +70,10 @@ def main() -> None:
         needed = answers_needed(of_parts, a_part)
         told = "more than can be told" if needed is None else f"{needed:.0f}"
         print(f"{name:44} answers needed: {told:>22}  between answers: {share:.1%}")
+
+
+def unrewarded(prompts: Sequence[Prompt], *_: object, **__: object) -> list[float]:
+    return [0.0] * len(prompts)
 
 
 def advantages(answers: list[Trajectory], rewards: Tensor) -> dict[str, list[Tensor]]:

@@ -7,8 +7,8 @@ Run it in the job environment `train`. Tasks: `design`, the demo's base and requ
 run with the project's defaults but for `--rollouts`, each for the same CPU seconds. `--also
 NAME='{"lam": 1}'` adds a PPO with other hyperparameters. After each iteration the greedy reward on
 held-out prompts is measured, and neither that nor the imports are counted. A run that has its
-result in the folder is not done again, and the table is printed after each: a cut benchmark still
-says something. A random state of their own keeps the runs alike, on whatever machine.
+result in the folder is not done again, and each task's table is printed as soon as it is there: a
+cut benchmark still says something.
 
 Printed for each task: the reward at the end, with its least and largest; the CPU seconds until the
 reward that every run reached; those until the reward at which GRPO of the same seed was best, as a
@@ -111,9 +111,9 @@ def measured(folder: Path, task: str, name: str, config: dict[str, Any], seconds
 
 def run(place: Path, folder: Path, task: str, config: dict[str, Any], seconds: float) -> None:
     """Train for so many CPU seconds, and write the curve."""
-    reward, tokens = TASKS[task]
+    function, tokens = TASKS[task]
     base, prompts, held_out = inputs(folder, task)
-    told = {**config, "reward": reward, "max_new_tokens": tokens}
+    told = {**config, "reward": function, "max_new_tokens": tokens}
     job = Job(make_job(place, "train", told, base=base, prompts=prompts), PPOConfig)
     asked, rewarded = read_prompts(held_out)[:HELD_OUT], job_reward(job)
     before = greedy_reward(load_policy(job.config, base), asked, rewarded, job.config)
@@ -123,9 +123,9 @@ def run(place: Path, folder: Path, task: str, config: dict[str, Any], seconds: f
 
     see = Best.see
 
-    def watched(best: Best, iteration: int, validation: float, policy: Policy) -> None:
+    def watched(self: Best, iteration: int, reward: float, policy: Policy) -> None:
         nonlocal apart
-        see(best, iteration, validation, policy)
+        see(self, iteration, reward, policy)
         now = time.process_time()
         curve.append((now - began - apart, greedy_reward(policy, asked, rewarded, job.config)))
         (place / "curve.json").write_text(json.dumps(curve))
