@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.dpo_ukp import make_job
+from benchmarks.job_folder import make_job
 from infra.settings import REPOSITORY
 from jobs.design import base as design
 from jobs.design.config import BaseModelConfig

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.dpo_ukp import make_job, spread
+from benchmarks.dpo_ukp import spread
+from benchmarks.job_folder import make_job
 from jobs.design.base import sloppy
 from jobs.design.requests import Row, rows
 from jobs.design.reward import reward, success

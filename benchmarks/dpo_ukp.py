@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.objects import put
+from benchmarks.job_folder import make_job
 from jobs.dpo import build, train
 from jobs.dpo.config import BuildConfig, DPOConfig, PairEvaluateConfig
 from jobs.dpo.pairs import fitting, load, log_probabilities
@@ -82,26 +82,6 @@ def spread(values: list[float]) -> tuple[float, float]:
         return values[0], 0.0
     half = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
     return statistics.mean(values), half
-
-
-def make_job(folder: Path, name: str, config: dict[str, Any], **inputs: Path) -> Path:
-    """A job's folder."""
-    place = folder / name
-    place.mkdir()
-    stored = (folder / "objects").as_uri()
-    spec = {
-        "name": "dpo.train",
-        "environment": "train",
-        "config": config,
-        "inputs": {
-            key: put(path, f"{stored}/{name}/inputs/{key}").uri for key, path in inputs.items()
-        },
-        "output": f"{stored}/{name}",
-        "max_hours": 1,
-        "key": name,
-    }
-    (place / "spec.json").write_text(json.dumps(spec))
-    return place
 
 
 def measure(

@@ -73,7 +73,12 @@ class Hyperparameters(LoraHyperparameters):
     )
     gamma: float = Field(default=1.0, gt=0, le=1, title="Discount", description="Per token.")
     lam: float = Field(
-        default=0.95, ge=0, le=1, title="GAE lambda", description="Bias (0) against variance (1)."
+        default=1.0,
+        ge=0,
+        le=1,
+        title="GAE lambda",
+        description="1: every token is judged by what followed it; less: more by the value head, "
+        "which knows nothing at first.",
     )
     value_clip: float = Field(
         default=1.0,

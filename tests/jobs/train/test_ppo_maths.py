@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.ppo.config import Hyperparameters
 from jobs.ppo.ppo import explained_variance, gae, kl_k3, policy_loss, token_rewards, value_loss
 
 numbers = st.integers(-300, 300).map(lambda n: n / 100)  # no denormals
@@ -35,6 +36,16 @@ def test_gae_is_the_discounted_sum_of_residuals(rows, gamma, lam):
             assert returns[b, t].item() == pytest.approx(expected + values[b][t], abs=1e-4)
         assert (advantages[b, len(row) :] == 0).all()
         assert (returns[b, len(row) :] == 0).all()
+
+
+def test_a_value_head_that_knows_nothing_blames_no_token_for_its_place():
+    """By default the better of two answers is better from its first token to its last."""
+    defaults = Hyperparameters()
+    rewards, mask = torch.zeros(2, 48), torch.ones(2, 48)
+    rewards[:, -1] = torch.tensor([0.9, 0.7])
+    advantages, _ = gae(rewards, torch.zeros(2, 48), mask, defaults.gamma, defaults.lam)
+    better, worse = advantages - advantages.mean()
+    assert worse.max() < 0 < better.min()
 
 
 @given(numbers, numbers, numbers, st.floats(0.05, 0.5), st.floats(0.05, 3))
