@@ -178,8 +178,8 @@ class Endpoint:
         return {"canary": canary, "share": share}
 
     def _keys(self) -> dict[str, Any]:
-        valid, required = keys.valid(database.pool())
-        return {"keys": valid | rollout_hashes(), "keys_required": required}
+        valid = keys.valid(database.pool())
+        return valid | {"keys": valid["keys"] | rollout_hashes()}
 
     def _deliver(self) -> None:
         while not self.stopping.wait(LOOK_SECONDS):

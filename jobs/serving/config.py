@@ -35,16 +35,25 @@ class Live(Contract):
     adapter: str | None = None
 
 
+class Limit(Contract):
+    """What may be asked with an API key in a minute; None: as much as there is."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
 class Order(Contract):
-    """What to serve now, and for whom: sha256 of each API key → tenant. Without `keys_required`
-    whoever can reach the port is the tenant `default`. `canary` stands on the same base as `live`,
-    and gets a `share` of the requests, 0 to 1. `number` counts the deployments."""
+    """What to serve now, and for whom: sha256 of each API key → tenant, and → limit of those that
+    have one. Without `keys_required` whoever can reach the port is the tenant `default`. `canary`
+    stands on the same base as `live`, and gets a `share` of the requests, 0 to 1. `number` counts
+    the deployments."""
 
     number: int = 0
     live: Live
     canary: Live | None = None
     share: float = Field(default=0, ge=0, le=1)
     keys: dict[str, str]
+    limits: dict[str, Limit] = Field(default_factory=dict)
     keys_required: bool
 
 

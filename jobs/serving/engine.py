@@ -49,13 +49,15 @@ class Loaded:
 @dataclass
 class Asked:
     """A request that is being answered: for and by whom, since when (monotonic seconds), its text
-    where the engine does not get it, and whether the engine failed at it."""
+    where the engine does not get it, whether the engine failed at it, and the tokens of prompt and
+    answer so far."""
 
     tenant: str
     loaded: Loaded
     since: float = field(default_factory=time.monotonic)
     prompt: str | None = None
     failed: bool = False
+    tokens: int = 0
 
 
 ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
@@ -149,8 +151,12 @@ class RecordingEngine(AsyncLLM):
         if sampling_params.logprobs is None:
             sampling_params.logprobs = 0  # the sampled token's only
         answers: dict[int, dict[str, Any]] = {}
+        begun = False
         async for output in super().generate(prompt, sampling_params, request_id, **given):
+            if not begun:
+                asked.tokens, begun = asked.tokens + len(output.prompt_token_ids or []), True
             for part in output.outputs:
+                asked.tokens += len(part.token_ids)
                 answer = answers.setdefault(part.index, _no_answer())
                 answer["completion"] += part.text
                 answer["completion_token_ids"] += part.token_ids
