@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from infra.contract import Contract
+from infra.contract import Contract, JobConfig
 
 APPLICATION, DEPLOYMENT = "policy", "Policy"
 """What Serve calls them."""
@@ -68,3 +68,15 @@ class State(Contract):
     refused: Live | None = None
     error: str | None = None
     under_way: dict[str, int] = Field(default_factory=dict)
+
+
+class LoadConfig(JobConfig):
+    """The load under which versions are measured: so many requests, by clients that each wait for
+    an answer. `variants` are the inputs that are measured beside the champion."""
+
+    model: str = Field(default="", description="Hub id of the base, where it is no input.")
+    variants: list[str] = Field(default_factory=list)
+    clients: int = Field(default=8, ge=1)
+    requests: int = Field(default=128, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
+    kv_cache_bytes: int = Field(default=256 * 2**20, gt=0)

@@ -24,7 +24,7 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from infra.errors import InputError
-from jobs.serving.config import Live, ServingConfig
+from jobs.serving.config import Live
 from jobs.serving.spool import Spool
 
 LARGEST_RANK = 64
@@ -64,7 +64,7 @@ ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
 """None for what the server asks itself."""
 
 
-def engine_arguments(config: ServingConfig, base: str, adapted: bool) -> AsyncEngineArgs:
+def engine_arguments(name: str, kv_cache_bytes: int, base: str, adapted: bool) -> AsyncEngineArgs:
     """How the engine runs. Log-probabilities are those of the distribution that is sampled from:
     after temperature, top-p, penalties; numbers as in training."""
     on_cpu = current_platform.is_cpu()
@@ -72,10 +72,10 @@ def engine_arguments(config: ServingConfig, base: str, adapted: bool) -> AsyncEn
         os.environ["TORCH_COMPILE_DISABLE"] = "1"
     return AsyncEngineArgs(
         model=base,
-        served_model_name=config.name,
+        served_model_name=name,
         dtype="float32" if on_cpu else "bfloat16",
         max_model_len=-1,  # as much of the model's context as the memory below holds
-        kv_cache_memory_bytes=config.kv_cache_bytes,
+        kv_cache_memory_bytes=kv_cache_bytes,
         enforce_eager=on_cpu,
         distributed_executor_backend="uni",
         logprobs_mode="processed_logprobs",
