@@ -37,7 +37,9 @@ def test_the_fastest_that_holds_the_objective_is_the_best() -> None:
     missed = {one.variant: " ".join(one.missed) for one in found}
     assert "quality" in missed["gptq"] and "300 ms" in missed["awq"] and not missed["int8"]
     chosen = best(found)
-    assert chosen is not None and chosen.variant == "int8" and chosen.metrics()["throughput"] == 1000
+    assert (
+        chosen is not None and chosen.variant == "int8" and chosen.metrics()["throughput"] == 1000
+    )
 
 
 def test_what_cannot_be_made_or_served_is_told_and_never_the_best() -> None:
