@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pkgutil import resolve_name
 from typing import Any
 
+from infra.errors import NightshiftError
 from jobs.runtime import Interrupted, Job
 
 LOOK_SECONDS = 0.5
@@ -42,6 +43,8 @@ class Apart:
                         for process in multiprocessing.active_children():
                             process.kill()
                         raise Interrupted from None
+                except NightshiftError as error:
+                    raise Failed(error.message) from error
                 except Exception as error:
                     raise Failed(f"{type(error).__name__}: {error}"[:500]) from error
 

@@ -4,9 +4,13 @@ So many clients each ask one prompt after another, and wait for each answer. Dec
 """
 
 import asyncio
+import os
+import re
 import resource
+import sys
 import time
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from vllm import SamplingParams
@@ -14,20 +18,38 @@ from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from infra.errors import JobFailed
 from jobs.serving.config import LoadConfig
 from jobs.serving.engine import engine_arguments
 
 NAME = "measured"
+OURSELVES, CORE = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+"""The second: the largest process that has ended below this one."""
+FAULT = re.compile(r"\b(\w*(?:Error|Exception): (?!EngineCore).+)")
 
 
 def measure(
-    config: LoadConfig, model: str, adapter: str | None, prompts: list[list[int]]
+    config: LoadConfig, model: str, adapter: str | None, prompts: list[list[int]], log: Path
 ) -> dict[str, Any]:
     """`answers` to all `prompts` (token ids), {"completion", "ids"} each; `first_s` and `answer_s`,
     the seconds to the first token and to the end of each of `config.requests`; `tokens` of all
-    answers and the `seconds` that they took together; `memory`, the peak of this process in bytes.
+    answers and the `seconds` that they took together; `memory`, the peaks of this process and the
+    engine's core in bytes. What both say goes into the new file `log`.
+
+    Raises what the engine does; JobFailed with the last error in the log where its core died.
     """
-    return asyncio.run(_measure(config, model, adapter, prompts))
+    with log.open("wb") as stream:
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
+    try:
+        found = asyncio.run(_measure(config, model, adapter, prompts))
+    except Exception as error:
+        sys.stderr.flush()
+        told = [line for line in log.read_text(errors="replace").splitlines() if FAULT.search(line)]
+        why = FAULT.findall(told[-1])[0] if told else f"{type(error).__name__}: {error}"
+        raise JobFailed(f"vLLM: {why}", f"Read {log.name} in the job's folder.") from error
+    peaks = [resource.getrusage(who).ru_maxrss for who in (OURSELVES, CORE)]
+    return found | {"memory": 1024 * sum(peaks)}
 
 
 async def _measure(
@@ -75,5 +97,4 @@ async def _measure(
         "answer_s": [one["answer_s"] for one in found],
         "tokens": sum(len(one["ids"]) for one in found),
         "seconds": seconds,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

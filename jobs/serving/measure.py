@@ -67,7 +67,8 @@ def _measured(
         folders = [job.input(side)]
     size = sum(_bytes(folder) for folder in folders)
     try:
-        found = apart(job.config, model, adapter and str(adapter), prompts)
+        log = job.folder / f"measure-{side}.txt"
+        found = apart(job.config, model, adapter and str(adapter), prompts, log)
     except Failed as failed:
         return {"bytes": size, "error": str(failed)}
     return found | {"bytes": size, "error": None}
