@@ -73,7 +73,7 @@ def engine_arguments(name: str, kv_cache_bytes: int, base: str, adapted: bool) -
     return AsyncEngineArgs(
         model=base,
         served_model_name=name,
-        dtype="float32" if on_cpu else "bfloat16",
+        dtype="float32" if on_cpu and not _has_packed_weights(base) else "bfloat16",
         max_model_len=-1,  # as much of the model's context as the memory below holds
         kv_cache_memory_bytes=kv_cache_bytes,
         enforce_eager=on_cpu,
@@ -84,6 +84,13 @@ def engine_arguments(name: str, kv_cache_bytes: int, base: str, adapted: bool) -
         max_cpu_loras=4,
         max_lora_rank=LARGEST_RANK,
     )
+
+
+def _has_packed_weights(base: str) -> bool:
+    """Whether they have 4 bits, which vLLM on a CPU does not multiply in float32."""
+    path = Path(base) / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return config.get("quantization_config", {}).get("format") == "pack-quantized"
 
 
 class RecordingEngine(AsyncLLM):

@@ -79,10 +79,11 @@ def markdown(report: QuantizationReport, parameters: QuantizationParameters) -> 
     lines += ["", f"| {' | '.join(HEAD)} |", "|---|" + "---:|" * (len(HEAD) - 2) + "---|"]
     lines += [f"| {' | '.join(cells(one))} |" for one in report.figures]
     objective = parameters.objective
-    latency = f"{objective.max_latency_ms:g} ms" if objective.max_latency_ms else "any"
+    limit = objective.max_latency_ms
+    latency = f"within {limit:g} ms" if limit else "in whatever time"
     lines += [
         "",
-        f"Objective: {objective.min_quality:.0%} of the champion's quality kept, an answer within "
+        f"Objective: {objective.min_quality:.0%} of the champion's quality kept, an answer "
         f"{latency}. Each was asked by {parameters.clients} clients at once, one after another on "
         "this machine; times are medians, with 90th percentiles in brackets.",
     ]
