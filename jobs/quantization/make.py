@@ -42,7 +42,7 @@ def program(job: Job[QuantiseConfig]) -> Outcome:
     for step, variant in enumerate(config.variants[done:], done + 1):
         made = job.scratch / variant
         shutil.rmtree(made, ignore_errors=True)
-        row = _make(apart, variant, whole, calibration, made)
+        row = _make(apart, variant, whole, calibration, made, config.seed)
         rows.append(row)
         job.progress(step, len(config.variants), row["error"] or variant)
 
@@ -81,11 +81,16 @@ def _champion(job: Job[QuantiseConfig], folder: Path) -> Policy:
 
 
 def _make(
-    apart: Apart, variant: Variant, whole: Path, calibration: list[list[int]], folder: Path
+    apart: Apart,
+    variant: Variant,
+    whole: Path,
+    calibration: list[list[int]],
+    folder: Path,
+    seed: int,
 ) -> dict:
     began, error = time.monotonic(), None
     try:
-        apart(variant, whole, calibration, folder)
+        apart(variant, whole, calibration, folder, seed)
     except Failed as failed:
         error = str(failed)
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from jobs.quantization.config import Variant
 
@@ -30,13 +30,16 @@ def recipe(variant: Variant) -> list[Any]:
     return [QuantizationModifier(scheme="FP8_DYNAMIC", **EVERYWHERE)]
 
 
-def quantise(variant: Variant, model: Path, prompts: list[list[int]], folder: Path) -> None:
+def quantise(
+    variant: Variant, model: Path, prompts: list[list[int]], folder: Path, seed: int
+) -> None:
     """Write a variant of the `model` into `folder`, calibrated on the token ids of `prompts`.
 
     Raises whatever llmcompressor does, for a model that it cannot quantise.
     """
     if not torch.accelerator.is_available():  # llmcompressor 0.14 pins memory without a GPU, too
         IntermediatesCache.pin_memory = lambda *_, **__: None
+    set_seed(seed)
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(model)
     oneshot(

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from infra.contract import Group, Place, Seed
+from infra.contract import Group, Place
 from jobs.quantization.config import VARIANTS, Variant
 from tasks.runs.parameters import Hours, ModelName, RunParameters
 
@@ -93,7 +93,6 @@ class QuantizationParameters(RunParameters):
         title="Transfer window",
         description="Hours for the demo's own prompts and for the rewards, each, at most.",
     )
-    seed: Seed = Field(default=0, title="Seed", description="Same seed, same variants on a CPU.")
 
     @property
     def variants(self) -> list[Variant]:

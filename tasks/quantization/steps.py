@@ -76,9 +76,7 @@ def quantise(
 ) -> JobResult:
     """Every variant that can be made."""
     parameters = work.parameters
-    config = QuantiseConfig(
-        model=_hub_id(champion), seed=parameters.seed, variants=parameters.variants
-    )
+    config = QuantiseConfig(model=_hub_id(champion), variants=parameters.variants)
     given = _champion_inputs(champion) | inputs.some("prompts", "held_out")
     return work.job(QUANTISE, config, given)
 
