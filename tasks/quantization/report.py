@@ -137,6 +137,7 @@ def draw(found: Sequence[Figures], path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.2)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_axisbelow(True)
     axes[0].invert_yaxis()
     figure.savefig(path)
