@@ -1,10 +1,13 @@
 """Which variant is registered: the fastest that keeps enough quality, soon enough."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.errors import InputError
 from tasks.quantization.figures import Figures, best, figures
+from tasks.quantization.inputs import require_enough
 from tasks.quantization.parameters import Objective, QuantizationParameters
 from tasks.quantization.report import QuantizationReport, markdown
 
@@ -70,6 +73,13 @@ def test_few_prompts_tell_no_quality() -> None:
     made = [{"variant": "int8", "error": None}]
     found = figures(made, [row("champion"), row("int8")], rewards, Objective())
     assert best(found) is None and "8 are needed" in found[1].missed[0]
+
+
+def test_too_few_held_out_prompts_are_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(7)))
+    with pytest.raises(InputError, match="has 7 prompts"):
+        require_enough(held_out)
 
 
 @pytest.mark.parametrize(("count", "told"), [(63, False), (64, True)])
