@@ -6,13 +6,13 @@ So many clients each ask one prompt after another, and wait for each answer. Dec
 import asyncio
 import os
 import re
-import resource
 import sys
 import time
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
@@ -23,8 +23,6 @@ from jobs.serving.config import LoadConfig
 from jobs.serving.engine import engine_arguments
 
 NAME = "measured"
-OURSELVES, CORE = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-"""The second: the largest process that has ended below this one."""
 FAULT = re.compile(r"\b(\w*(?:Error|Exception): (?!EngineCore).+)")
 
 
@@ -42,14 +40,12 @@ def measure(
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
     try:
-        found = asyncio.run(_measure(config, model, adapter, prompts))
+        return asyncio.run(_measure(config, model, adapter, prompts))
     except Exception as error:
         sys.stderr.flush()
         told = [line for line in log.read_text(errors="replace").splitlines() if FAULT.search(line)]
         why = FAULT.findall(told[-1])[0] if told else f"{type(error).__name__}: {error}"
         raise JobFailed(f"vLLM: {why}", f"Read {log.name} in the job's folder.") from error
-    peaks = [resource.getrusage(who).ru_maxrss for who in (OURSELVES, CORE)]
-    return found | {"memory": 1024 * sum(peaks)}
 
 
 async def _measure(
@@ -87,6 +83,8 @@ async def _measure(
         began = time.monotonic()
         await asyncio.gather(*(client() for _ in range(config.clients)))
         seconds = time.monotonic() - began
+        ours = psutil.Process()
+        memory = sum(_peak(one.pid) for one in (ours, *ours.children(recursive=True)))
     finally:
         engine.shutdown()
     return {
@@ -97,4 +95,15 @@ async def _measure(
         "answer_s": [one["answer_s"] for one in found],
         "tokens": sum(len(one["ids"]) for one in found),
         "seconds": seconds,
+        "memory": memory,
     }
+
+
+def _peak(pid: int) -> int:
+    """Of a process's memory, in bytes; 0 of one that has ended."""
+    try:
+        told = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", told, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0

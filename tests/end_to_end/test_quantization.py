@@ -17,6 +17,7 @@ def test_an_int8_variant_is_measured_and_registered(user: User, train_python: Pa
     champion, int8 = report["figures"]
     assert champion["variant"] == "champion" and int8["error"] is None and not int8["missed"]
     assert int8["bytes"] < champion["bytes"] and int8["throughput"] > 0
+    assert min(champion["memory"], int8["memory"]) > 5e8, "vLLM's core is counted too"
     assert report["champion"] == "3" and report["registered"] == "5"
     versions = {one["version"]: one for one in user.json("models", "list", "tiny")}
     assert versions["5"]["kind"] == "quantised" and versions["5"]["parent"] == "3"
