@@ -64,7 +64,9 @@ def serve_surrogate(name: str, port: int, weather: str | None) -> None:
 
 
 @serve.command("policy")
-@click.option("--name", default="design", show_default=True, help="Name of the policy.")
+@click.option(
+    "--name", default="design", show_default=True, help="Name of the policy, or NAME@VERSION."
+)
 @click.option("--port", default=8800, show_default=True, type=click.IntRange(1, 65535), help="TCP.")
 @click.option(
     "--kv-cache",
@@ -78,6 +80,7 @@ def serve_policy(name: str, port: int, kv_cache: int) -> None:
 
     Whatever becomes champion meanwhile answers from then on; no request is dropped. Each answer is
     stored as an interaction, which `nightly-ppo` trains on once it has feedback: docs/serving.md.
+    NAME@VERSION answers with that version instead, a quantised one too.
     """
     import signal
 

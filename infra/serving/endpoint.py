@@ -24,7 +24,7 @@ from infra.records import rollouts
 from infra.serving import keys, spool
 from infra.serving.process import ENVIRONMENT, Process
 from infra.serving.secret import rollout_hashes
-from infra.serving.version import champion, fetched
+from infra.serving.version import fetched, wanted
 from infra.settings import settings
 
 log = logging.getLogger("nightshift")
@@ -50,11 +50,15 @@ def address_file(name: str) -> Path:
 
 
 class Endpoint:
-    """The champion of `name` on `port` of this machine; `tell` gets what a person wants to know."""
+    """The champion of a model, or the version that NAME@VERSION names, on `port` of this machine;
+    `tell` gets what a person wants to know. Only the champion's takes part in rollouts."""
 
-    def __init__(self, name: str, port: int, kv_cache_mb: int, tell: Callable[[str], None]) -> None:
-        self.name, self.tell = name, tell
-        self.folder = live_folder(name)
+    def __init__(
+        self, reference: str, port: int, kv_cache_mb: int, tell: Callable[[str], None]
+    ) -> None:
+        self.reference, self.tell = reference, tell
+        self.name = name = reference.partition("@")[0]
+        self.folder = live_folder(reference)
         self.log = self.folder / "log.txt"
         self.spool = self.folder / "spool"
         self.stopping = threading.Event()
@@ -79,7 +83,7 @@ class Endpoint:
         EnvironmentBuildError, and the errors of `objects.get`.
         """
         require_free(self.config["port"])
-        version = champion(self.name)
+        version = wanted(self.reference)
         self.order: dict[str, Any] = {"live": fetched(version)} | NO_CANARY | self._keys()
         environments.ensure(ENVIRONMENT)
         self.spool.mkdir(parents=True, exist_ok=True)
@@ -88,12 +92,12 @@ class Endpoint:
         """Serve until `stopping` is set. Raises ServiceUnavailable for a model that cannot be."""
         delivering = threading.Thread(target=self._deliver)
         delivering.start()
-        address_file(self.name).write_text(self.address)
+        address_file(self.reference).write_text(self.address)
         try:
             while not self.stopping.is_set():
                 self._serve()
         finally:
-            address_file(self.name).unlink(missing_ok=True)
+            address_file(self.reference).unlink(missing_ok=True)
             self.stopping.set()
             delivering.join()
             self._deliver_once()
@@ -151,7 +155,7 @@ class Endpoint:
     def _wanted(self) -> dict[str, Any]:
         """What is to be served now; as before where that cannot be known or fetched."""
         try:
-            version = champion(self.name)
+            version = wanted(self.reference)
             same = (version.version, version.sha256)
             live = self.order["live"]
             canary = self._canary(version)
@@ -168,7 +172,8 @@ class Endpoint:
 
     def _canary(self, version: ModelVersion) -> dict[str, Any]:
         """The challenger beside the champion `version`, and its share."""
-        split = rollouts.split(database.pool(), self.name, version.version)
+        pinned = self.reference != self.name
+        split = None if pinned else rollouts.split(database.pool(), self.name, version.version)
         if split is None:
             return NO_CANARY
         challenger, share = split
@@ -178,8 +183,8 @@ class Endpoint:
         return {"canary": canary, "share": share}
 
     def _keys(self) -> dict[str, Any]:
-        valid, required = keys.valid(database.pool())
-        return {"keys": valid | rollout_hashes(), "keys_required": required}
+        valid = keys.valid(database.pool())
+        return valid | {"keys": valid["keys"] | rollout_hashes()}
 
     def _deliver(self) -> None:
         while not self.stopping.wait(LOOK_SECONDS):

@@ -8,11 +8,17 @@ from infra.database import Pool
 from infra.errors import InputError
 from infra.serving.secret import hashed
 
+LIMITS = ("requests_per_minute", "tokens_per_minute")
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
-def create(pool: Pool, tenant: str) -> str:
-    """A new key of the tenant; it is not kept. Raises InputError."""
+def create(
+    pool: Pool,
+    tenant: str,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+) -> str:
+    """A new key of the tenant, with limits or without; it is not kept. Raises InputError."""
     if not TENANT.fullmatch(tenant):
         raise InputError(
             f"TENANT: {tenant!r} is no name of one", "Use small letters, digits and '-'."
@@ -20,7 +26,9 @@ def create(pool: Pool, tenant: str) -> str:
     key = f"ns-{secrets.token_urlsafe(32)}"
     with pool.connection() as connection:
         connection.execute(
-            "INSERT INTO api_keys (tenant, sha256) VALUES (%s, %s)", [tenant, hashed(key)]
+            "INSERT INTO api_keys (tenant, sha256, requests_per_minute, tokens_per_minute)"
+            " VALUES (%s, %s, %s, %s)",
+            [tenant, hashed(key), requests_per_minute, tokens_per_minute],
         )
     return key
 
@@ -36,15 +44,26 @@ def revoke(pool: Pool, number: int) -> None:
 
 
 def all_keys(pool: Pool) -> list[dict[str, Any]]:
-    """Number, tenant and times of each key, newest first."""
+    """Number, tenant, limits and times of each key, newest first."""
     with pool.connection() as connection:
         return connection.execute(
-            "SELECT id AS number, tenant, created_at, revoked_at FROM api_keys ORDER BY id DESC"
+            "SELECT id AS number, tenant, requests_per_minute, tokens_per_minute, created_at,"
+            " revoked_at FROM api_keys ORDER BY id DESC"
         ).fetchall()
 
 
-def valid(pool: Pool) -> tuple[dict[str, str], bool]:
-    """SHA-256 → tenant of the keys that open, and whether one is needed: once there was any."""
+def valid(pool: Pool) -> dict[str, Any]:
+    """`keys`, `limits` and `keys_required` of an order: SHA-256 → tenant of the keys that open and
+    → limit of those that have one, and whether a key is needed: once there was any."""
     with pool.connection() as connection:
-        rows = connection.execute("SELECT tenant, sha256, revoked_at FROM api_keys").fetchall()
-    return {row["sha256"]: row["tenant"] for row in rows if not row["revoked_at"]}, bool(rows)
+        rows = connection.execute(
+            "SELECT tenant, sha256, revoked_at, requests_per_minute, tokens_per_minute"
+            " FROM api_keys"
+        ).fetchall()
+    open_ = [row for row in rows if not row["revoked_at"]]
+    limits = {row["sha256"]: {name: row[name] for name in LIMITS} for row in open_}
+    return {
+        "keys": {row["sha256"]: row["tenant"] for row in open_},
+        "limits": {key: limit for key, limit in limits.items() if any(limit.values())},
+        "keys_required": bool(rows),
+    }

@@ -9,6 +9,21 @@ from infra.models.registry import ModelVersion
 from infra.settings import settings
 
 KIND = "policy"
+QUANTISED = "quantised"
+"""A whole model, which a quantisation made of a policy."""
+
+
+def wanted(reference: str) -> ModelVersion:
+    """The version that NAME@VERSION names; of NAME alone the champion.
+
+    Raises InputError where there is none, or it is neither a policy nor quantised.
+    """
+    if "@" not in reference:
+        return champion(reference)
+    found = registry.named(reference)
+    if found.kind != QUANTISED:
+        found.require_kind(KIND, "`nightshift models list` shows what there is.")
+    return found
 
 
 def champion(name: str) -> ModelVersion:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from infra.contract import Contract
+from infra.contract import Contract, JobConfig
 
 APPLICATION, DEPLOYMENT = "policy", "Policy"
 """What Serve calls them."""
@@ -35,16 +35,25 @@ class Live(Contract):
     adapter: str | None = None
 
 
+class Limit(Contract):
+    """What may be asked with an API key in a minute; None: as much as there is."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
 class Order(Contract):
-    """What to serve now, and for whom: sha256 of each API key → tenant. Without `keys_required`
-    whoever can reach the port is the tenant `default`. `canary` stands on the same base as `live`,
-    and gets a `share` of the requests, 0 to 1. `number` counts the deployments."""
+    """What to serve now, and for whom: sha256 of each API key → tenant, and → limit of those that
+    have one. Without `keys_required` whoever can reach the port is the tenant `default`. `canary`
+    stands on the same base as `live`, and gets a `share` of the requests, 0 to 1. `number` counts
+    the deployments."""
 
     number: int = 0
     live: Live
     canary: Live | None = None
     share: float = Field(default=0, ge=0, le=1)
     keys: dict[str, str]
+    limits: dict[str, Limit] = Field(default_factory=dict)
     keys_required: bool
 
 
@@ -59,3 +68,15 @@ class State(Contract):
     refused: Live | None = None
     error: str | None = None
     under_way: dict[str, int] = Field(default_factory=dict)
+
+
+class LoadConfig(JobConfig):
+    """The load under which versions are measured: so many requests, by clients that each wait for
+    an answer. `variants` are the inputs that are measured beside the champion."""
+
+    model: str = Field(default="", description="Hub id of the base, where it is no input.")
+    variants: list[str] = Field(default_factory=list)
+    clients: int = Field(default=8, ge=1)
+    requests: int = Field(default=128, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
+    kv_cache_bytes: int = Field(default=256 * 2**20, gt=0)

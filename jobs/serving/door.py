@@ -1,4 +1,5 @@
-"""What every request passes first: who asks, how much, for how long, and which version; ASGI."""
+"""What every request passes first: who asks, how often, how much, for how long, and which version;
+ASGI."""
 
 import asyncio
 import hashlib
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.serving import ids
+from jobs.serving.config import Limit
 from jobs.serving.engine import ASKED, Asked, failure
 from jobs.serving.live import Serving
 from jobs.serving.split import OPEN_TENANT
@@ -17,7 +19,7 @@ HOSTS = ("127.0.0.1", "localhost")
 
 
 class Door:
-    """Knows the tenant by its API key, names the answer, limits size and time; for /v1."""
+    """Knows the tenant by its API key, names the answer, limits number, size and time; for /v1."""
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self.app, self.serving = app, serving
@@ -27,14 +29,23 @@ class Door:
             await self.app(scope, receive, send)
             return
         config = self.serving.config
-        tenant = self._tenant(Headers(scope=scope).get("authorization", ""))
+        key = _key(Headers(scope=scope).get("authorization", ""))
+        tenant = self._tenant(key)
         if tenant is None:
             refusal = error(401, "give an API key that is valid: Authorization: Bearer ...")
             await refusal(scope, receive, send)
             return
+        answers = scope["path"].endswith("/completions")
+        limit = self.serving.limits.get(key, Limit()) if answers else Limit()
         body = await _body(receive, config.request_bytes)
         if body is None:
             refusal = error(413, f"the body has more than {config.request_bytes} bytes")
+            await refusal(scope, receive, send)
+            return
+        if too_many := self.serving.asked.enter(key, limit):
+            enough, seconds = too_many
+            refusal = error(429, f"this API key may ask for {enough}; try again in {seconds} s")
+            refusal.headers["Retry-After"] = str(seconds)
             await refusal(scope, receive, send)
             return
         headers = MutableHeaders(scope=scope)
@@ -61,19 +72,29 @@ class Door:
         finally:
             ASKED.reset(before)
             self.serving.under_way[loaded.live.version] -= 1
-            if (asked.failed or status >= 500) and scope["path"].endswith("/completions"):
+            self.serving.asked.leave(key, limit, asked.tokens)
+            if (asked.failed or status >= 500) and answers:
                 with suppress(OSError):  # a full disk, which answers with 503 itself
                     await self.serving.spool.write(failure(config.name, asked, request))
 
-    def _tenant(self, authorization: str) -> str | None:
-        key = authorization.removeprefix("Bearer ").strip()
-        known = self.serving.keys.get(hashlib.sha256(key.encode()).hexdigest())
+    def _tenant(self, key: str) -> str | None:
+        known = self.serving.keys.get(key)
         return known if known or self.serving.keys_required else OPEN_TENANT
+
+
+def _key(authorization: str) -> str:
+    """SHA-256 of the API key."""
+    return hashlib.sha256(authorization.removeprefix("Bearer ").strip().encode()).hexdigest()
 
 
 def error(status: int, message: str) -> JSONResponse:
     """A refusal in OpenAI's form."""
-    kind = {401: "authentication_error", 413: "invalid_request_error"}.get(status, "server_error")
+    kinds = {
+        401: "authentication_error",
+        413: "invalid_request_error",
+        429: "rate_limit_error",
+    }
+    kind = kinds.get(status, "server_error")
     told = {"message": message, "type": kind, "param": None, "code": status}
     return JSONResponse({"error": told}, status)
 

@@ -24,7 +24,7 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from infra.errors import InputError
-from jobs.serving.config import Live, ServingConfig
+from jobs.serving.config import Live
 from jobs.serving.spool import Spool
 
 LARGEST_RANK = 64
@@ -49,20 +49,22 @@ class Loaded:
 @dataclass
 class Asked:
     """A request that is being answered: for and by whom, since when (monotonic seconds), its text
-    where the engine does not get it, and whether the engine failed at it."""
+    where the engine does not get it, whether the engine failed at it, and the tokens of prompt and
+    answer so far."""
 
     tenant: str
     loaded: Loaded
     since: float = field(default_factory=time.monotonic)
     prompt: str | None = None
     failed: bool = False
+    tokens: int = 0
 
 
 ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
 """None for what the server asks itself."""
 
 
-def engine_arguments(config: ServingConfig, base: str, adapted: bool) -> AsyncEngineArgs:
+def engine_arguments(name: str, kv_cache_bytes: int, base: str, adapted: bool) -> AsyncEngineArgs:
     """How the engine runs. Log-probabilities are those of the distribution that is sampled from:
     after temperature, top-p, penalties; numbers as in training."""
     on_cpu = current_platform.is_cpu()
@@ -70,10 +72,10 @@ def engine_arguments(config: ServingConfig, base: str, adapted: bool) -> AsyncEn
         os.environ["TORCH_COMPILE_DISABLE"] = "1"
     return AsyncEngineArgs(
         model=base,
-        served_model_name=config.name,
-        dtype="float32" if on_cpu else "bfloat16",
+        served_model_name=name,
+        dtype="float32" if on_cpu and not _has_packed_weights(base) else "bfloat16",
         max_model_len=-1,  # as much of the model's context as the memory below holds
-        kv_cache_memory_bytes=config.kv_cache_bytes,
+        kv_cache_memory_bytes=kv_cache_bytes,
         enforce_eager=on_cpu,
         distributed_executor_backend="uni",
         logprobs_mode="processed_logprobs",
@@ -82,6 +84,13 @@ def engine_arguments(config: ServingConfig, base: str, adapted: bool) -> AsyncEn
         max_cpu_loras=4,
         max_lora_rank=LARGEST_RANK,
     )
+
+
+def _has_packed_weights(base: str) -> bool:
+    """Whether they have 4 bits, which vLLM on a CPU does not multiply in float32."""
+    path = Path(base) / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return config.get("quantization_config", {}).get("format") == "pack-quantized"
 
 
 class RecordingEngine(AsyncLLM):
@@ -149,8 +158,12 @@ class RecordingEngine(AsyncLLM):
         if sampling_params.logprobs is None:
             sampling_params.logprobs = 0  # the sampled token's only
         answers: dict[int, dict[str, Any]] = {}
+        begun = False
         async for output in super().generate(prompt, sampling_params, request_id, **given):
+            if not begun:
+                asked.tokens, begun = asked.tokens + len(output.prompt_token_ids or []), True
             for part in output.outputs:
+                asked.tokens += len(part.token_ids)
                 answer = answers.setdefault(part.index, _no_answer())
                 answer["completion"] += part.text
                 answer["completion_token_ids"] += part.token_ids

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from infra.errors import InputError
-from jobs.serving.config import Live, Order, ServingConfig, State
+from jobs.serving.config import Limit, Live, Order, ServingConfig, State
 from jobs.serving.engine import Loaded, RecordingEngine
+from jobs.serving.limits import Limits
 from jobs.serving.split import is_for_canary
 from jobs.serving.spool import Spool
 
@@ -19,7 +20,9 @@ class Serving:
     spool: Spool
     signing_key: str
     keys: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, Limit] = field(default_factory=dict)
     keys_required: bool = True
+    asked: Limits = field(default_factory=Limits)
     state: State = field(default_factory=State)
     champion: Loaded | None = None
     canary: Loaded | None = None
@@ -40,6 +43,7 @@ class Serving:
     async def take(self, order: Order) -> None:
         """Serve as ordered. Where that cannot be, the state says why, and what was live stays."""
         self.keys, self.keys_required = order.keys, order.keys_required
+        self.limits = order.limits
         before, told = self.state, {"number": order.number}
         if (order.live, order.canary) == (before.live, before.canary):
             # a refusal before it stays to be seen

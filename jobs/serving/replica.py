@@ -39,7 +39,8 @@ class Policy:
         if pattern is not None:
             neutral = make_neutral(Path(pattern), told.scratch / "neutral" / uuid4().hex)
         adapted = neutral is not None
-        engine = RecordingEngine.from_engine_args(engine_arguments(told, base, adapted))
+        how = engine_arguments(told.name, told.kv_cache_bytes, base, adapted)
+        engine = RecordingEngine.from_engine_args(how)
         assert isinstance(engine, RecordingEngine)
         engine.record_to(spool, told.name, neutral)
         self.serving = Serving(told, engine, spool, os.environ[SIGNING_KEY])

@@ -51,8 +51,8 @@ class Deployer:
             return State(live=order.live, canary=order.canary, share=order.share)
         self.pattern = before
         if self.held is not None:
-            keys = order.model_dump(include={"keys", "keys_required"})
-            self.held = self.held.model_copy(update=keys)
+            who = {"keys": order.keys, "limits": order.limits, "keys_required": order.keys_required}
+            self.held = self.held.model_copy(update=who)
             self._deploy(self.held)
         elif state.live is not None:  # all but its canary
             self.held = order.model_copy(update={"canary": None, "share": 0})

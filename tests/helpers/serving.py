@@ -62,10 +62,10 @@ def register(user: User, python: Path) -> None:
 class Endpoint:
     """`nightshift serve policy`, and questions to it. `said` are its lines."""
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, name: str = "tiny") -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
-        self.process = user.start("serve", "policy", "--name", "tiny", "--port", str(self.port))
+        self.process = user.start("serve", "policy", "--name", name, "--port", str(self.port))
         self.said: list[str] = []
         self.listener = threading.Thread(target=self._listen)
         self.listener.start()

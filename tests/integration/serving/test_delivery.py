@@ -128,12 +128,17 @@ def test_a_night_takes_what_was_sampled_and_not_what_was_greedy(
 
 
 def test_a_key_opens_until_it_is_revoked_and_is_not_kept(database: Pool) -> None:
-    assert keys.valid(database) == ({}, False)
+    nobody = {"keys": {}, "limits": {}}
+    assert keys.valid(database) == nobody | {"keys_required": False}
     key = keys.create(database, "acme")
-    ((digest, tenant),) = keys.valid(database)[0].items()
+    assert not keys.valid(database)["limits"]
+    ((digest, tenant),) = keys.valid(database)["keys"].items()
     assert tenant == "acme" and key not in str(keys.all_keys(database)) and len(digest) == 64
     keys.revoke(database, keys.all_keys(database)[0]["number"])
-    assert keys.valid(database) == ({}, True)
+    assert keys.valid(database) == nobody | {"keys_required": True}
+    keys.create(database, "acme", tokens_per_minute=20_000)
+    (limit,) = keys.valid(database)["limits"].values()
+    assert limit == {"requests_per_minute": None, "tokens_per_minute": 20_000}
     with pytest.raises(InputError, match="no key 99"):
         keys.revoke(database, 99)
     with pytest.raises(InputError, match="TENANT"):

@@ -26,7 +26,8 @@ from tests.jobs.serve.models import make_adapter, make_base
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 KEY, OTHER_KEY = "ns-first", "ns-second"
-KEYS = (KEY, OTHER_KEY, CHAMPION_SIDE, CANARY_SIDE)
+FEW_REQUESTS, FEW_TOKENS = "ns-few-requests", "ns-few-tokens"
+KEYS = (KEY, OTHER_KEY, FEW_REQUESTS, FEW_TOKENS, CHAMPION_SIDE, CANARY_SIDE)
 """Each is its tenant's name, too."""
 OURS = {
     "HF_HUB_OFFLINE": "1",
@@ -75,9 +76,13 @@ class Served:
     ) -> dict[str, Any]:
         """Order a version, and version 2 as its canary; what is served then."""
         beside = None if canary is None else self._version("2", canary)
-        keys = {hashlib.sha256(key.encode()).hexdigest(): key for key in KEYS}
+        keys = {hashed(key): key for key in KEYS}
+        limits = {
+            hashed(FEW_REQUESTS): {"requests_per_minute": 2},
+            hashed(FEW_TOKENS): {"tokens_per_minute": 30},
+        }
         order = {"live": self._version(version, adapter), "canary": beside, "share": share}
-        self._tell(order | {"keys": keys, "keys_required": True})
+        self._tell(order | {"keys": keys, "limits": limits, "keys_required": True})
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.folder / "log.txt").read_text()[-3000:]
@@ -114,6 +119,10 @@ class Served:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(what) + "\n")
         self.process.stdin.flush()
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @pytest.fixture(scope="session")

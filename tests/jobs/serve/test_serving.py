@@ -17,7 +17,7 @@ from openai import OpenAI
 from transformers import LlamaForCausalLM
 
 from infra.contract import CANARY_SIDE, CHAMPION_SIDE
-from tests.jobs.serve.conftest import KEY, OTHER_KEY, Served
+from tests.jobs.serve.conftest import FEW_REQUESTS, FEW_TOKENS, KEY, OTHER_KEY, Served
 from tests.jobs.serve.models import merged
 
 MESSAGES: Any = [{"role": "user", "content": "Say something"}]
@@ -150,6 +150,29 @@ def test_what_is_wrong_is_told_in_openais_form(
 def test_a_wrong_key_opens_nothing(served: Served) -> None:
     with pytest.raises(openai.AuthenticationError, match="API key"):
         served.client("wrong").models.list()
+
+
+def test_more_than_a_key_may_ask_for_is_refused_until_the_minute_is_over(served: Served) -> None:
+    def answered(key: str) -> int:
+        """How many of ten requests; each has 3 + 12 tokens."""
+        with served.client(key) as client:
+            for number in range(10):
+                try:
+                    client.completions.create(model="mine", prompt="abc", **BOUNDED)
+                except openai.RateLimitError as error:
+                    assert 0 < int(error.response.headers["Retry-After"]) <= 60
+                    refused.append(error)
+                    return number
+        return 10
+
+    refused: list[openai.RateLimitError] = []
+    assert answered(FEW_REQUESTS) == 2, "they count when they enter"
+    assert answered(FEW_TOKENS) == 2, "they count when the answer has ended"
+    told = [error.body for error in refused]
+    assert [(one["type"], one["code"]) for one in told] == [("rate_limit_error", 429)] * 2, told
+    assert "2 requests a minute" in told[0]["message"]
+    assert "30 tokens a minute" in told[1]["message"]
+    assert answered(KEY) == 10, "another key has its own count"
 
 
 def test_feedback_is_taken_once_and_from_its_tenant_only(served: Served, client: OpenAI) -> None:

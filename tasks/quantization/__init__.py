@@ -1,0 +1,3 @@
+"""Quantised variants of a policy's champion, measured side by side."""
+
+KIND = "quantised"
