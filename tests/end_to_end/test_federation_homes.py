@@ -228,7 +228,7 @@ def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_it_waits_for_its_tenants_and_says_for_whom(met: Met) -> None:
-    assert "1 of the 2 needed are there, not east, south, west" in met.said["run"][2]
+    assert "1 of the 2 needed are there, not east, south, west" in told(met)
     assert met.report["collected"]["tenants that trained"] == 3
 
 
