@@ -20,6 +20,12 @@ RENAMED = {
 """Programs that have moved: runs that were begun before still name the old place."""
 CHAMPION_SIDE, CANARY_SIDE = "@champion", "@canary"
 """Tenants of a live endpoint that always get one of two versions; no user's can be called so."""
+VLLM_SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker in the engine's process
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine on core 0
+}
+"""Environment variables of an engine, where it serves and where it is measured."""
 CONTINUE_EXIT_CODE = 75
 """sysexits.h EX_TEMPFAIL: the job checkpointed after SIGTERM and can be started again."""
 

@@ -17,6 +17,7 @@ import psutil
 
 from infra import keeper
 from infra.compute import environments
+from infra.contract import VLLM_SETTINGS
 from infra.serving.secret import signing_key
 from infra.settings import REPOSITORY
 
@@ -25,11 +26,8 @@ LABEL = "NIGHTSHIFT_SERVING"
 """Environment variable that all processes of one endpoint inherit."""
 END_SECONDS = 60
 """For what is being answered when the end comes."""
-SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker in the engine's process
-    "VLLM_NO_USAGE_STATS": "1",
+SETTINGS = VLLM_SETTINGS | {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine on core 0
     "RAY_worker_niceness": "0",
     # a busy machine's proxy is slow, not dead; Serve would start it anew for ever
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",

@@ -14,8 +14,6 @@ VARIANTS: dict[Variant, str] = {
     "fp8": "FP8 dynamic",
 }
 """What they are called in the field: bits of weights and activations."""
-CHAMPION = "champion"
-"""The champion as it is, in tables beside the variants."""
 
 
 class QuantiseConfig(ModelConfig):

@@ -70,6 +70,10 @@ class State(Contract):
     under_way: dict[str, int] = Field(default_factory=dict)
 
 
+CHAMPION = "champion"
+"""The champion as it is, among what is measured."""
+
+
 class LoadConfig(JobConfig):
     """The load under which versions are measured: so many requests, by clients that each wait for
     an answer. `variants` are the inputs that are measured beside the champion."""

@@ -14,25 +14,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+from infra.contract import VLLM_SETTINGS
 from infra.errors import JobFailed
 from jobs.apart import Apart, Failed
 from jobs.runtime import Job, Outcome, main, optional_input
-from jobs.serving.config import LoadConfig
+from jobs.serving.config import CHAMPION, LoadConfig
 
-CHAMPION, MEASURED = "champion", "measured.json"
-ENGINE = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
-"""As of a serving process."""
+MEASURED = "measured.json"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def program(job: Job[LoadConfig]) -> Outcome:
     lines = job.input("asked").read_text().splitlines()
     prompts = [json.loads(line)["ids"] for line in lines]
-    os.environ |= ENGINE | (OFFLINE if "base" in job.spec.inputs else {})
+    os.environ |= VLLM_SETTINGS | (OFFLINE if "base" in job.spec.inputs else {})
     apart = Apart(job, "jobs.serving.load:measure")
     sides = [CHAMPION, *job.config.variants]
     found = job.latest_checkpoint()

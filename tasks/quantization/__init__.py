@@ -1,3 +1,1 @@
 """Quantised variants of a policy's champion, measured side by side."""
-
-KIND = "quantised"

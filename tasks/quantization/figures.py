@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from jobs.quantization.config import VARIANTS
+from jobs.serving.config import CHAMPION
 from tasks.champions.gate import FEWEST, paired_interval
 from tasks.quantization.parameters import Objective
 
-CHAMPION = "champion"
 FEWEST_OF_P90 = 64
 """Requests that a 90th percentile is told from."""
 

@@ -7,10 +7,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.errors import InputError
-from infra.models import registry
+from infra.serving import version
 from jobs.policy.data import read_prompts
 from tasks.champions.gate import FEWEST
-from tasks.policy import KIND, design
+from tasks.policy import design
 from tasks.policy.inputs import Inputs, store_prompts, store_reward
 from tasks.quantization.parameters import QuantizationParameters
 from tasks.runs.given import require_file
@@ -19,13 +19,7 @@ from tasks.runs.given import require_file
 @task(name="prepare inputs", cache_policy=NO_CACHE)
 def prepare_inputs(parameters: QuantizationParameters) -> Inputs:
     """Check and store prompts and rewards. Raises InputError: no champion, or a wrong file."""
-    champion = registry.by_alias(parameters.name, "champion")
-    if champion is None:
-        raise InputError(
-            f"--name: {parameters.name!r} has no champion",
-            f"Make one with `nightshift run nightly-ppo --name {parameters.name}`.",
-        )
-    champion.require_kind(KIND, "`nightshift models list` shows what there is.")
+    version.champion(parameters.name)
     default = QuantizationParameters.model_fields["reward"].default
     reward = None if parameters.reward == default else parameters.reward
     inputs = Inputs(reward=store_reward(reward, parameters.reward_model))

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from infra.inert import plain
 from infra.models.registry import ModelVersion
 from infra.records import runs
-from tasks.quantization.figures import CHAMPION, Figures
+from jobs.serving.config import CHAMPION
+from tasks.quantization.figures import Figures
 from tasks.quantization.parameters import QuantizationParameters
 from tasks.runs.artifacts import show
 from tasks.runs.run import Work

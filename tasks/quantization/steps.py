@@ -7,16 +7,15 @@ from prefect.cache_policies import NO_CACHE
 
 from infra import objects
 from infra.contract import Artifact, JobResult, Resources, Stored
-from infra.errors import InputError
 from infra.models import registry
 from infra.models.registry import ModelVersion
 from infra.records import runs
+from infra.serving import version
 from jobs.quantization.config import QuantiseConfig, ScoreConfig
 from jobs.serving.config import LoadConfig
 from tasks.champions.candidate import champion_input, read_lines
 from tasks.policy import design
 from tasks.policy.inputs import Inputs, function_spec
-from tasks.quantization import KIND
 from tasks.quantization.figures import Figures, best, figures
 from tasks.quantization.parameters import QuantizationParameters
 from tasks.runs.plan import Step
@@ -62,10 +61,7 @@ def complete_inputs(work: Work[QuantizationParameters], inputs: Inputs) -> Input
 @task(name="find the champion", cache_policy=NO_CACHE)
 def find_champion(work: Work[QuantizationParameters]) -> ModelVersion:
     """The version that is quantised, fixed at the first start."""
-    name = work.parameters.name
-    champion = registry.by_alias(name, "champion")
-    if champion is None:
-        raise InputError(f"--name: {name!r} has no champion", "Make one with a training flow.")
+    champion = version.champion(work.parameters.name)
     pinned = runs.pin(work.pool, work.run, "champion", champion.model_dump(exclude={"aliases"}))
     return ModelVersion.stored(pinned)
 
@@ -130,7 +126,7 @@ def register_best(
         work.run.id,
         ModelVersion(
             model=champion.model,
-            kind=KIND,
+            kind=version.QUANTISED,
             version="",
             uri=artifact.uri,
             sha256=artifact.sha256,
