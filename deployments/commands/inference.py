@@ -42,7 +42,7 @@ def predict_surrogate(
     given = ["--stdin"] if path is None else ["--input", path]
     given += ["--weather", weather] if weather else []
     given += ["--json"] if as_json else []
-    folder, _ = _champion(name, "surrogate")
+    folder, _ = _champion(name)
     become("surrogate", "jobs.surrogate.predict", "--model", str(folder), *given)
 
 
@@ -57,7 +57,7 @@ def serve() -> None:
 @click.option("--weather", help="EPW file for requests that tell nothing of the weather.")
 def serve_surrogate(name: str, port: int, weather: str | None) -> None:
     """Answer POST /v1/surrogate/evaluate on this machine only, until Ctrl-C."""
-    folder, version = _champion(name, "surrogate")
+    folder, version = _champion(name)
     given = ["--port", str(port), "--version", f"{name} {version}"]
     given += ["--weather", weather] if weather else []
     become("surrogate", "jobs.surrogate.serve", "--model", str(folder), *given)
@@ -94,23 +94,17 @@ def serve_policy(name: str, port: int, kv_cache: int) -> None:
     say("Ended; what was answered is stored.")
 
 
-def _champion(name: str, kind: str) -> tuple[Path, str]:
+def _champion(name: str) -> tuple[Path, str]:
     """A verified copy of the champion of `name`, and its version.
 
     Raises InputError where there is none or it is of another kind, and the errors of `objects.get`.
     """
     from infra import objects
-    from infra.errors import InputError
     from infra.models import registry
     from infra.settings import settings
 
-    champion = registry.by_alias(name, "champion")
-    if champion is None:
-        raise InputError(
-            f"--name: {name!r} has no champion",
-            f"Make one with `nightshift run surrogate-retraining --name {name}`.",
-        )
-    champion.require_kind(kind, "`nightshift models list` shows what there is.")
+    command = f"nightshift run surrogate-retraining --name {name}"
+    champion = registry.champion(name, "surrogate", command)
     folder = settings().home / "champions" / name / champion.sha256[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     return objects.get(champion.uri, folder, champion.sha256), champion.version

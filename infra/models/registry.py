@@ -47,10 +47,10 @@ class ModelVersion(BaseModel):
         """Its version, after its model's name where that is not `model`."""
         return self.version if self.model == model else f"{self.model} {self.version}"
 
-    def require_kind(self, kind: str, remedy: str) -> None:
+    def require_kind(self, kind: str, remedy: str, option: str = "--name") -> None:
         """Raises InputError where it is another kind of model than its name was taken for."""
         if self.kind != kind:
-            raise InputError(f"--name: {self.model!r} is a {self.kind}, no {kind}", remedy)
+            raise InputError(f"{option}: {self.model!r} is a {self.kind}, no {kind}", remedy)
 
 
 def register(run_id: str, version: ModelVersion) -> ModelVersion:
@@ -93,6 +93,21 @@ def models() -> list[str]:
 def by_alias(model: str, alias: str) -> ModelVersion | None:
     """The version that carries `alias`, if there is one."""
     return next((v for v in versions(model) if alias in v.aliases), None)
+
+
+def champion(model: str, kind: str, command: str, option: str = "--name") -> ModelVersion:
+    """The champion of `model`. Raises InputError where it is of another kind than `kind`, or there
+    is none: `command` is what would make one."""
+    found = by_alias(model, "champion")
+    if found is None:
+        raise no_champion(model, command, option)
+    found.require_kind(kind, "`nightshift models list` shows what there is.", option)
+    return found
+
+
+def no_champion(model: str, command: str, option: str = "--name") -> InputError:
+    """What to say where `model`, which `option` names, has no champion."""
+    return InputError(f"{option}: {model!r} has no champion", f"Make one with `{command}`.")
 
 
 def named(reference: str) -> ModelVersion:

@@ -28,14 +28,8 @@ def wanted(reference: str) -> ModelVersion:
 
 def champion(name: str) -> ModelVersion:
     """The champion of `name`. Raises InputError where there is none, or it is no policy."""
-    found = registry.by_alias(name, "champion")
-    if found is None:
-        raise InputError(
-            f"--name: {name!r} has no champion",
-            f"Make one with `nightshift run nightly-ppo --name {name} --model FOLDER`.",
-        )
-    found.require_kind(KIND, "`nightshift models list` shows what there is.")
-    return found
+    command = f"nightshift run nightly-ppo --name {name} --model FOLDER"
+    return registry.champion(name, KIND, command)
 
 
 def fetched(version: ModelVersion) -> dict[str, str | None]:

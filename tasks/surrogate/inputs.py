@@ -74,12 +74,8 @@ def require_town(parameters: SurrogateParameters) -> None:
         raise InputError(
             f"--town-of {name} is the --name too", "Take another --name for the town's model."
         )
-    if (champion := registry.by_alias(name, "champion")) is None:
-        raise InputError(
-            f"--town-of: {name!r} has no champion",
-            f"Train one: nightshift run surrogate-retraining --name {name}",
-        )
-    champion.require_kind(KIND, "`nightshift models list` shows what there is.")
+    command = f"nightshift run surrogate-retraining --name {name}"
+    registry.champion(name, KIND, command, "--town-of")
 
 
 @task(name="prepare observations", cache_policy=NO_CACHE)

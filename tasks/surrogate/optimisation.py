@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra.contract import JobResult, Resources
-from infra.errors import InputError
+from infra.models import registry
 from infra.models.registry import ModelVersion
 from jobs.surrogate.config import OptimiseConfig
 from tasks.champions.candidate import read_lines
@@ -44,10 +44,8 @@ def search_designs(
     """Both fronts, and what simulations of their points say. Raises InputError: no champion."""
     parameters = work.parameters
     if champion is None:
-        raise InputError(
-            f"--name: {parameters.name!r} has no champion",
-            f"Make one with `nightshift run surrogate-retraining --name {parameters.name}`.",
-        )
+        command = f"nightshift run surrogate-retraining --name {parameters.name}"
+        raise registry.no_champion(parameters.name, command)
     weather = {"weather": given.weather} if given.weather else {}
     return work.job(
         SEARCH,

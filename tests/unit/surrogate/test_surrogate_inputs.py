@@ -7,6 +7,8 @@ import pytest
 
 from infra import objects
 from infra.errors import InputError
+from infra.models import registry
+from infra.models.registry import ModelVersion
 from infra.settings import settings
 from tasks.surrogate.inputs import require_town, stored_observations, stored_towns, stored_weather
 from tasks.surrogate.parameters import SurrogateParameters
@@ -67,6 +69,16 @@ def test_a_town_needs_weather_and_what_it_is_made_of(
 ) -> None:
     with pytest.raises(InputError, match=named):
         require_town(SurrogateParameters.model_validate({"town_of": "other"} | given))
+
+
+def test_a_town_is_made_of_no_other_kind_of_model(
+    database: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"model": "words", "kind": "policy", "version": "1"}
+    words = ModelVersion.model_validate(fields | {"uri": "u", "sha256": "s", "base": "b"})
+    monkeypatch.setattr(registry, "by_alias", lambda *_: words)
+    with pytest.raises(InputError, match=r"^--town-of: 'words' is a policy, no surrogate"):
+        require_town(SurrogateParameters(town_of="words", weather="town.epw"))
 
 
 def test_too_few_observations_or_none_are_told(home: Path, tmp_path: Path) -> None:
