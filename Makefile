@@ -6,7 +6,9 @@ ENVIRONMENTS := infra/environments
 ALL_JOBS := $(filter-out audit control dev energyplus node uv %-test,$(basename $(notdir $(wildcard $(ENVIRONMENTS)/*.txt))))
 JOBS := $(notdir $(wildcard tests/jobs/*))
 REPORTS := build/tests
-PYTEST = -m pytest -p tests.helpers.progress $(COVERAGE) --junitxml=$(REPORTS)/$(@:test-%=%).xml
+# Which tests: those that each change must pass. `make test TESTS=` runs all of them.
+TESTS ?= not long
+PYTEST = -m pytest -m "$(TESTS)" -p tests.helpers.progress $(COVERAGE) --junitxml=$(REPORTS)/$(@:test-%=%).xml
 
 .PHONY: demo setup test test-flows test-control test-cloud test-jobs $(JOBS:%=test-%) environments \
   coverage storm check check-jobs $(JOBS:%=check-%) docs figures release benchmark lock audit sbom clean
@@ -24,14 +26,14 @@ setup: .venv/control
 test:
 	@rm -rf $(REPORTS); failed=0; exec 3>&2; export PROGRESS=3; \
 	$(MAKE) --jobs=2 --keep-going --output-sync=target --no-print-directory \
-	  test-flows test-cloud test-control test-jobs check-jobs environments || failed=1; \
+	  test-flows test-cloud test-control test-jobs check-jobs $(if $(TESTS),,environments) || failed=1; \
 	$(BIN)/python -m tests.helpers.summary $(REPORTS) flows control cloud $(JOBS) || failed=1; \
 	exit $$failed
 
 # Which lines the tests run. To trace them takes a third more time, so that it is done when asked for.
 coverage: .venv/dev
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory test COVERAGE="--cov --cov-report="
+	@$(MAKE) --no-print-directory test TESTS= COVERAGE="--cov --cov-report="
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=85
 
 # The longest first, so that neither worker is idle at the end.
@@ -83,7 +85,7 @@ check: .venv/dev
 
 release: .venv/dev
 	@$(BIN)/python -m tests.storm.age --strict
-	@$(MAKE) --no-print-directory check test
+	@$(MAKE) --no-print-directory check test TESTS=
 
 # The types of the jobs once more, each seen from its own environment: jobs/NAME, or what is named.
 check-jobs: $(JOBS:%=check-%)

@@ -117,6 +117,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
+@pytest.mark.long
 def test_chains_and_notices_work_and_keep_their_switches(alone: User, inbox: Inbox) -> None:
     user = alone
     user.settings["NIGHTSHIFT_NOTIFICATIONS"] = "custom-webhook/test"

@@ -149,6 +149,7 @@ def test_every_form_begins_with_what_a_first_run_is_told(kept: Kept, page: Page)
         shoot(page, f"form-{flow}")
 
 
+@pytest.mark.long
 def test_schedules_run_at_their_time(kept: Kept, page: Page) -> None:
     """One added by hand, one with parameters of its own, one that the UI's toggle turns on."""
     guard = deployment(kept, "cost-guard")

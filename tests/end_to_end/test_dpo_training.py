@@ -1,6 +1,6 @@
 """From feedback to a better policy, with a model and a reward that the project never saw.
 
-One user trains three times; every test looks at what that left.
+One user trains; every test looks at what that left, and the long ones train once more.
 """
 
 import json
@@ -34,16 +34,27 @@ def vowels(prompts, first, second, **columns):
 
 @dataclass
 class Trainings:
-    """What was told of a plan, of a dataset, of a training that Ctrl-C ended and the same command
-    again, of one whose judge is trained on the pairs, and of one with a judge of the user's."""
+    """What was told of a plan, of a dataset, of a training that Ctrl-C ended, and of the same
+    command again."""
 
     user: User
     plan: dict[str, Any]
     made: dict[str, Any]
     interrupted: tuple[int, str]
     first: dict[str, Any]
-    second: dict[str, Any]
-    judged: dict[str, Any]
+
+    def of_what_was_made(self, *options: str) -> dict[str, Any]:
+        """The report of a training on the dataset that was made before, and is not made again."""
+        dataset = self.made["dataset"]["uri"]
+        command = [dataset if word == "pairs.jsonl" else word for word in WITHOUT_REWARD]
+        made = self.steps().count("preferences")
+        report = self.user.json(*command, *options)
+        assert self.steps().count("preferences") == made
+        return report
+
+    def steps(self) -> list[str]:
+        """Of all jobs until now."""
+        return [job["key"].partition("/")[2] for job in self.user.json("jobs", "list")]
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +67,7 @@ def trainings(unseen_model: Path, train_python: Path, shared: Shared) -> Iterato
         made = user.json("run", "build-preferences", "--name", "words", "--dataset", "pairs.jsonl")
         interrupted = interrupt(user)
         first = user.json(*FIRST)
-        dataset = made["dataset"]["uri"]
-        again = [dataset if word == "pairs.jsonl" else word for word in WITHOUT_REWARD]
-        second = user.json(*again, "--max-steps", "2")
-        judged = user.json(*again, "--name", "others", "--judge", "judge.py:vowels")
-        yield Trainings(user, plan, made, interrupted, first, second, judged)
+        yield Trainings(user, plan, made, interrupted, first)
         user.wait_until_nothing_runs()
 
 
@@ -106,22 +113,17 @@ def test_a_training_and_what_it_leaves(trainings: Trainings) -> None:
     assert (adapter / "adapter_config.json").is_file()
 
 
-def test_a_dataset_that_was_made_is_not_made_again(trainings: Trainings) -> None:
-    assert trainings.made["dataset"]["sha256"]
-    jobs = [job["key"].partition("/")[2] for job in trainings.user.json("jobs", "list")]
-    assert jobs.count("preferences") == 2, "of build-preferences and of the first training"
-    assert jobs.count("train") == 3
-
-
+@pytest.mark.long
 def test_a_model_trained_on_the_pairs_judges_where_nothing_else_does(trainings: Trainings) -> None:
-    report = trainings.second
+    report = trainings.of_what_was_made("--max-steps", "2")
     assert report["champion"] == "2"
     assert "judge" in [cost["job"] for cost in report["costs"]]
     assert report["scores"][0]["name"] == "reward"
 
 
+@pytest.mark.long
 def test_a_judge_of_the_users_decides(trainings: Trainings) -> None:
-    report = trainings.judged
+    report = trainings.of_what_was_made("--name", "others", "--judge", "judge.py:vowels")
     assert report["verdict"]["promote"], report["verdict"]
     assert "of the held-out prompts" in report["sections"]["Against the champion"]
     assert "judge" not in [cost["job"] for cost in report["costs"]]

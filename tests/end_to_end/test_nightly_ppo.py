@@ -186,6 +186,7 @@ def test_jobs_and_budget_say_the_same_sum(nights: Nights) -> None:
     assert user.json("jobs", "logs", jobs[0]["key"])["lines"]
 
 
+@pytest.mark.long
 def test_the_notebook_of_the_python_api_runs(lasting_user: User) -> None:
     user = lasting_user
     (user.folder / "my-model").symlink_to(user.folder / "model")

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(1200)
 COMMAND = [*QUANTISE, "--variant", "int8", "--clients", "4", "--requests", "10"]
 
 
+@pytest.mark.long
 def test_an_int8_variant_is_measured_and_registered(user: User, train_python: Path) -> None:
     prepare(user, train_python)
     report = user.json(*COMMAND)

@@ -31,6 +31,7 @@ def refused(process) -> str:
     return out + err
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_at_once_and_in_training(user, cycle, small_disk: Path) -> None:
     user.settings["NIGHTSHIFT_OBJECTS"] = small_disk.as_uri()
     ballast = fill_disk(small_disk)

@@ -231,6 +231,7 @@ def test_a_run_killed_with_whoever_started_it_is_crashed_in_the_ui(served: User)
     assert not any("has crashed" in line for line in served.json("run", "cost-guard")["done"])
 
 
+@pytest.mark.long
 def test_a_run_killed_before_it_has_begun_is_crashed_in_the_ui(served: User) -> None:
     process = served.start("run", "cost-guard")
     files = served.home / "flow-runs"
@@ -257,6 +258,7 @@ print(crashed.report_crashes(database.pool(), False))
 """
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_began_is_run_and_one_killed_here_is_crashed(served: User) -> None:
     deployment = api(served, "GET", "deployments/name/cost-guard/cost-guard").json()
     pending = {"state": {"type": "PENDING"}, "name": "left behind"}

@@ -98,6 +98,7 @@ def test_muon_steps_as_torchs_own_in_bfloat16_does() -> None:
         assert (one - other).norm() < 0.02 * other.norm()
 
 
+@pytest.mark.long
 def test_it_lies_within_the_band_that_a_night_can_improve(tmp_path: Path) -> None:
     """The whole training, of some 70 CPU seconds, and the demo's own held-out requests."""
     folder = job_folder(tmp_path / "job", {})
