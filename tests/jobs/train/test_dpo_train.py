@@ -208,7 +208,7 @@ def result(folder):
     return found, adapter(folder / "scratch" / "candidate")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_killed_and_resumed_gives_the_same_loss(make_job, llama, dataset, processes):
     files = {"base": llama, "dataset": dataset}
     config = {**TRAINING, "epochs": 5, "processes": processes, "micro_batch": 4}
