@@ -76,7 +76,15 @@ class Federation:
             self.state = State(kind_of(self.config).begin(self.job))
         self.strategy = strategies.make(self.config)
         self.state.remind(self.strategy)
-        own = {"spent": {}, "tenants": "", "door": None, "address": None, "names": []}
+        base = self.job.spec.checksums.get("base") or self.config.model
+        own = {
+            "spent": {},
+            "tenants": "",
+            "door": None,
+            "address": None,
+            "names": [],
+            "model": base,
+        }
         self.told = self.config.model_copy(update=own).model_dump_json()
 
     def run(self) -> dict[str, Any]:

@@ -127,17 +127,24 @@ class FederatedParameters(RunParameters):
         rounds, privacy = self.rounds, self.privacy
         if self.model:
             yield from _given(
-                "is of tables, and with model a run trains an adapter on texts in folders here; "
-                "leave one of the two out",
-                federation=self.federation,
+                "is of tables, and with model a run trains an adapter on texts; leave one of the "
+                "two out",
                 features=self.features,
                 ranges=self.ranges,
                 label=self.label != LABEL,
                 hidden=rounds.hidden,
                 own_bias=not rounds.own_bias,
             )
-            if self.model != DEMO and not self.tenants:
-                yield f"tenants is needed with a model that is not the demo's own ({DEMO!r})"
+            if self.model != DEMO and not (self.tenants or self.federation):
+                yield (
+                    f"tenants or federation is needed with a model that is not the demo's own "
+                    f"({DEMO!r})"
+                )
+            if self.model == DEMO and self.federation:
+                yield (
+                    f"model {DEMO!r} does not go with federation, whose tenants have no copy of "
+                    "it; give a folder or hub id that they have, too"
+                )
         else:
             usual = Adapters()
             yield from _given(

@@ -19,13 +19,13 @@ RANGES = "age=20:80, -1:1"
     [
         (
             {"model": "design", "federation": "clinics"},
-            "--federation is of tables, and with --model",
+            "--model 'design' does not go with --federation",
         ),
         ({"model": "design", "features": "x"}, "--features is of tables"),
         ({"model": "design", "label": "sick"}, "--label is of tables"),
         ({"model": "design", "rounds": {"hidden": 4}}, "--hidden is of tables"),
         ({"model": "design", "rounds": {"own_bias": False}}, "--own-bias is of tables"),
-        ({"model": "some/model"}, "--tenants is needed with a --model"),
+        ({"model": "some/model"}, "--tenants or --federation is needed with a --model"),
         ({"adapters": {"lora_rank": 4}}, "--lora-rank is of adapters; give --model"),
         ({"adapters": {"batch": 4}}, "--batch is of adapters"),
         ({"federation": "clinics", "tenants": "here"}, "--tenants does not go with --federation"),
@@ -80,6 +80,7 @@ def test_what_does_not_go_together_is_named(told: dict[str, Any], named: str) ->
     "told",
     [
         {"model": "design", "adapters": {"lora_rank": 4, "batch": 4}, "privacy": NOISE},
+        {"model": "some/model", "federation": "clinics", "adapters": {"lora_rank": 4}},
         {"model": "design", "rounds": {"secure_aggregation": True, "minimum_tenants": 3}},
         {"federation": "clinics", "features": "x, y", "label": "sick", "rounds": {"hidden": 4}},
         {"rounds": {"strategy": "fedadam", "server_rate": 1}, "privacy": NOISE},
