@@ -91,7 +91,7 @@ class Federation:
         """Rounds, then the judgement; raises InputError where too few tenants answer."""
         self.wait_for_nodes()
         total = self.config.rounds.rounds
-        while self.state.number < total:
+        while self.state.number < total and self._has_privacy_left():
             self.train_round(self.state.number + 1, total)
         return {"evaluation": self._judge()}
 
@@ -247,7 +247,7 @@ class Federation:
         privacy, reasons = self.config.privacy, {}
         if not privacy.noise_multiplier:
             return {}
-        for name in self.names.values():
+        for name in self.config.names:
             done, before = rounds_of(self.job, self.state, name), self.config.spent.get(name, [])
             if done >= self.config.rounds.rounds:
                 reasons[name] = f"it was asked {done} times: no more of its privacy is reserved"
@@ -259,6 +259,16 @@ class Federation:
                     "more round would exceed that"
                 )
         return reasons
+
+    def _has_privacy_left(self) -> bool:
+        """Whether enough tenants may take part in another round; what was trained is judged where
+        they may not. The first round is tried in any case: its error names them."""
+        spent, fewest = self._spent(), self.config.rounds.minimum_tenants
+        if not self.state.number or len(set(self.config.names) - set(spent)) >= fewest:
+            return True
+        message = f"ends: fewer than {fewest} tenants have privacy left; {_told(spent)}"
+        self.job.progress(self.state.number, self.config.rounds.rounds, message)
+        return False
 
     def _send(self, kind: str, number: int, contents: dict[str, dict[str, Any]]) -> list[Message]:
         """The answers that come in time to messages with these records, by tenant."""

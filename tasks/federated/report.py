@@ -198,6 +198,12 @@ def privacy_told(
         f"| {row['tenant']} | {row['rounds']} | {row['epsilon']:.2f} | {asked.max_epsilon:g} |"
         for row in spent
     ]
+    if len(log) < parameters.rounds.rounds:
+        lines += [
+            "",
+            f"It ended after {len(log)} of {parameters.rounds.rounds} rounds: too few tenants had "
+            "privacy left for another.",
+        ]
     lines += ["", _of_records(parameters) if asked.of_records else _of_tenants(log, asked)]
     return "\n".join(lines)
 

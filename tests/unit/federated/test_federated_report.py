@@ -67,6 +67,11 @@ def test_privacy_is_told_either_way() -> None:
     told = privacy_told(spent, LOG, private)
     assert "| north | 3 | 2.35 | 8 |" in told and "not covered" in told
     assert "epsilon of the tenant so far" in told
+    assert "It ended after 2 of 10 rounds: too few tenants had privacy left" in told
+    whole = FederatedParameters.model_validate(
+        {"privacy": {"noise_multiplier": 2}, "rounds": {"rounds": 2}}
+    )
+    assert "It ended" not in privacy_told(spent, LOG, whole)
     adaptive = {"noise_multiplier": 2, "adaptive_clipping": True}
     private = FederatedParameters.model_validate({"privacy": adaptive})
     told = privacy_told(spent, [LOG[0] | {"clipping_norm": 0.5}], private)
