@@ -22,7 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from sklearn.model_selection import train_test_split
 
 from jobs.federated import accountant, client, model, strategies
-from jobs.federated.config import DATA, FederatedConfig, Spent
+from jobs.federated.config import DATA, FederatedConfig
 from jobs.federated.data import Table, load
 from jobs.federated.model import Weights
 from jobs.federated.tables import TableLearner, together
@@ -110,7 +110,7 @@ def federate(
 ) -> Weights:
     """All rounds, in this process; the hospital of number `hostile` turns its update's sign.
 
-    `random` draws the noise of differential privacy.
+    `random` draws the noise of differential privacy, of the server and of the hospitals.
     """
     weights = model.initial(len(config.features), config.rounds.hidden, config.seed)
     strategy = strategies.make(config)
@@ -118,7 +118,7 @@ def federate(
         replies = []
         for place, table in enumerate(tables):
             content = RecordDict({"arrays": client.record_of(weights)})
-            answer = client.improve(content, number, TableLearner(config, table))
+            answer = client.improve(content, number, TableLearner(config, table, random))
             if place == hostile:
                 moved = client.weights_of(answer, "arrays")
                 turned = {name: 2 * weights[name] - moved[name] for name in weights}
@@ -136,8 +136,8 @@ def noise_for(epsilon: float, config: FederatedConfig) -> float:
     low, high = 0.1, 1000.0
     while high / low > 1.001:
         middle = (low * high) ** 0.5
-        spent = [Spent(noise_multiplier=middle, rounds=config.rounds.rounds)]
-        over = accountant.epsilon(spent, config.privacy.delta) > epsilon
+        spent = config.spends(config.rounds.rounds).model_copy(update={"noise_multiplier": middle})
+        over = accountant.epsilon([spent], config.privacy.delta, spent.unit) > epsilon
         low, high = (middle, high) if over else (low, middle)
     return high
 

@@ -34,7 +34,7 @@ from benchmarks.federated_hospitals import (
     write_tenants,
 )
 from jobs.federated import client, model
-from jobs.federated.config import DATA, FederatedConfig
+from jobs.federated.config import DATA, FederatedConfig, Unit
 from jobs.federated.data import Table, load
 from jobs.federated.model import Weights
 from jobs.federated.tables import TableLearner
@@ -90,41 +90,61 @@ def held_out_rows(table: Table) -> tuple[np.ndarray, np.ndarray]:
     return table.held_out_x, table.held_out_y
 
 
-def changed(config: FederatedConfig, noise: float = 0.0, **rounds: float) -> FederatedConfig:
+def changed(
+    config: FederatedConfig, noise: float = 0.0, unit: Unit = "tenant", **rounds: float
+) -> FederatedConfig:
     """The same with other rounds or noise."""
     told = config.model_dump()
     told["rounds"] |= rounds
-    told["privacy"]["noise_multiplier"] = noise
+    told["privacy"] |= {"noise_multiplier": noise, "privacy_unit": unit}
     return FederatedConfig.model_validate(told)
 
 
-def own_updates(weights: Weights, config: FederatedConfig, tables: list[Table]) -> list[Weights]:
+def own_updates(
+    weights: Weights, config: FederatedConfig, tables: list[Table], random: np.random.Generator
+) -> list[Weights]:
     """What each hospital sends in one more round: without secure aggregation the server sees it."""
     content = RecordDict({"arrays": client.record_of(weights)})
-    answers = [client.improve(content, 1, TableLearner(config, table)) for table in tables]
-    return [client.weights_of(answer, "arrays") for answer in answers]
+    answers = [client.improve(content, 1, TableLearner(config, table, random)) for table in tables]
+    sent = [client.weights_of(answer, "arrays") for answer in answers]
+    return [owned(own, [table])[0] for own, table in zip(sent, tables, strict=True)]
+
+
+def private_settings(config: FederatedConfig) -> dict[str, FederatedConfig]:
+    """By name: the same with noise, of whole hospitals and of single patients."""
+    found = {}
+    for unit, whose in (("tenant", "hospitals"), ("record", "patients")):
+        found[f"{whose} clipped, no noise"] = changed(config, HARDLY, unit)
+        for epsilon in EPSILONS:
+            noise = noise_for(epsilon, changed(config, HARDLY, unit))
+            found[f"{whose}' ε = {epsilon:g}"] = changed(config, noise, unit)
+    return found
 
 
 def models_of(names: list[str], tables: list[Table], seed: int) -> dict[str, Attacked]:
     """By name: what the attack sees of each model; `seed` is that of the noise."""
     random = np.random.default_rng(seed)
     usual = config_of(names, "fedavg")
-    overfitted = changed(usual, **OVERFITTED)
+    few = changed(usual, **OVERFITTED | {"local_steps": 3, "rounds": 3})
+    kinds = {
+        "logistic regression": usual,
+        "overfitted network": changed(usual, **OVERFITTED),
+        "network, 3 rounds of 3 steps": few,
+    }
     found = {}
-    for called, config in (("logistic regression", usual), ("overfitted network", overfitted)):
+    for called, config in kinds.items():
         weights = federate(config, tables)
         found[called] = attacked(owned(weights, tables), tables)
-        sent = [
-            owned(own, [t])[0]
-            for own, t in zip(own_updates(weights, config, tables), tables, strict=True)
-        ]
+        sent = own_updates(weights, config, tables, random)
         found[f"{called}, each hospital's own update"] = attacked(sent, tables)
         alone = [TableLearner(config, table).alone() for table in tables]
         found[f"{called}, each hospital alone"] = attacked(alone, tables)
-        noises = {f"ε = {epsilon:g}": noise_for(epsilon, config) for epsilon in EPSILONS}
-        for told, noise in {"clipped, no noise": HARDLY, **noises}.items():
-            private = federate(changed(config, noise), tables, random=random)
-            found[f"{called}, {told}"] = attacked(owned(private, tables), tables)
+        for told, private in private_settings(config).items():
+            weights = federate(private, tables, random=random)
+            found[f"{called}, {told}"] = attacked(owned(weights, tables), tables)
+            if private.privacy.of_records:
+                sent = own_updates(weights, private, tables, random)
+                found[f"{called}, {told}, own update"] = attacked(sent, tables)
     return found
 
 

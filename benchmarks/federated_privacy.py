@@ -1,12 +1,15 @@
-"""What privacy costs four hospitals: differential privacy of tenants, and secure aggregation.
+"""What privacy costs four hospitals: differential privacy of tenants and of records, and secure
+aggregation.
 
     python -m benchmarks.federated_privacy ../shared/data/heart-disease-4-hospitals
+    python -m benchmarks.federated_privacy FOLDER --part records
 
 Run it in the job environment `federated-test`.
 
 Splits, seeds, models and the interval are those of `benchmarks.federated_hospitals`. Noise is drawn
-NIGHTS times for each seed; `one night` is the deviation of a single one. The settings FEW were
-chosen on seeds 1 to 8. Secure aggregation has both its sides in this process, without a network.
+NIGHTS times for each seed; `one night` is the deviation of a single one. The settings FEW and FEWER
+were chosen on seeds 1 to 8, RANGES before any row was looked at. Secure aggregation has both its
+sides in this process, without a network.
 """
 
 import argparse
@@ -41,6 +44,7 @@ from jobs.federated.tables import TableLearner
 
 EPSILONS = (1.0, 3.0, 8.0)
 NIGHTS = 20
+HARDLY = {"noise_multiplier": 1e-6}
 FEW = {"rounds": 3, "local_steps": 30}
 """Few rounds share the privacy among few sums."""
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -50,18 +54,28 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the same, adaptive from 1": (FEW, {"adaptive_clipping": True}),
     "the same, adaptive from 0.1": (FEW, {"adaptive_clipping": True, "clipping_norm": 0.1}),
 }
+FEWER = {"rounds": 3, "local_steps": 3}
+RANGES = {
+    "age": (30, 80),
+    "trestbps": (90, 180),
+    "chol": (100, 400),
+    "thalach": (80, 200),
+    "oldpeak": (0, 4),
+}
+"""What is usual of a patient; all else is 0 or 1."""
 SUMMED = ("fedavg", "fedadam")
 Split = tuple[list[str], list[Table]]
 
 
-def splits(source: Path, complete: bool) -> dict[int, Split]:
-    """(inputs, the hospitals' tables) by seed."""
+def splits(source: Path, complete: bool, ranged: bool = False) -> dict[int, Split]:
+    """(inputs, the hospitals' tables) by seed; scaled by RANGES, or by each hospital's own rows."""
     found = {}
     for seed in SEEDS:
         with TemporaryDirectory() as name:
             folder = Path(name)
             inputs = write_tenants(source, folder, seed, complete)
-            tables = [load(folder / tenant / DATA, inputs, "label") for tenant in FILES]
+            ranges = [RANGES.get(name, (0, 1)) for name in inputs] if ranged else None
+            tables = [load(folder / tenant / DATA, inputs, "label", ranges) for tenant in FILES]
         found[seed] = inputs, tables
     return found
 
@@ -99,8 +113,27 @@ def line(called: str, seeds: list[list[np.ndarray]]) -> str:
 
 
 def differential(source: Path) -> None:
-    """FLamby's protocol at each epsilon."""
+    """FLamby's protocol at each epsilon of whole hospitals."""
     data = splits(source, complete=True)
+    _without_noise(data)
+    for epsilon in EPSILONS:
+        for called, (rounds, privacy) in SETTINGS.items():
+            _at(epsilon, called, data, rounds, privacy)
+
+
+def of_records(source: Path) -> None:
+    """FLamby's protocol at each epsilon of single patients; scaled by each hospital's own rows, one
+    patient also moves how the others are scaled, which no noise covers."""
+    own, ranged = splits(source, complete=True), splits(source, complete=True, ranged=True)
+    _without_noise(ranged)
+    records = {"privacy_unit": "record"}
+    for epsilon in EPSILONS:
+        _at(epsilon, "records: defaults, ranges", ranged, {}, records)
+        _at(epsilon, "records: 3 rounds of 3 steps, ranges", ranged, FEWER, records)
+        _at(epsilon, "records: the same, own rows' scale", own, FEWER, records)
+
+
+def _without_noise(data: dict[int, Split]) -> None:
     print("\n| model | accuracy, mean of 4 | 95 % | one night |\n|---|---:|---|---:|")
 
     def show(called: str, make: Callable[[list[str], list[Table]], list[Weights]]) -> None:
@@ -113,14 +146,22 @@ def differential(source: Path) -> None:
     show("no inputs, own intercepts", lambda n, t: owned(model.initial(len(n), 0, 0), t))
     show("local only", alone)
     show("FedAvg without noise", lambda n, t: owned(federate(config_of(n, "fedavg"), t), t))
-    for epsilon in EPSILONS:
-        for called, (rounds, privacy) in SETTINGS.items():
-            seeds = []
-            for seed, (names, tables) in data.items():
-                usual = changed(config_of(names, "fedavg"), rounds=rounds)
-                noise = {"noise_multiplier": noise_for(epsilon, usual)}
-                seeds.append(private(changed(usual, privacy=privacy | noise), seed, tables))
-            print(line(f"ε = {epsilon:g}, {called}", seeds), flush=True)
+
+
+def _at(
+    epsilon: float,
+    called: str,
+    data: dict[int, Split],
+    rounds: dict[str, Any],
+    privacy: dict[str, Any],
+) -> None:
+    """A row of the table: all nights of all seeds at that epsilon."""
+    seeds = []
+    for seed, (names, tables) in data.items():
+        usual = changed(config_of(names, "fedavg"), rounds=rounds, privacy=HARDLY | privacy)
+        noise = {"noise_multiplier": noise_for(epsilon, usual)}
+        seeds.append(private(changed(usual, privacy=noise), seed, tables))
+    print(line(f"ε = {epsilon:g}, {called}", seeds), flush=True)
 
 
 def summed(config: FederatedConfig, tables: list[Table]) -> Weights:
@@ -214,15 +255,22 @@ def _scores(models: list[list[Weights]], tables: list[list[Table]]) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
-    source = parser.parse_args().source
+    parser.add_argument("--part", choices=("tenants", "records", "sums"))
+    asked = parser.parse_args()
+    source = asked.source
     logging.getLogger("flwr").setLevel(logging.ERROR)
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-    print("FLamby's protocol, differential privacy of whole hospitals at δ = 1e-5")
-    differential(source)
-    print("\nSecure aggregation, FLamby's protocol")
-    secure(source, complete=True)
-    print("\nSecure aggregation, all 920 rows")
-    secure(source, complete=False)
+    if asked.part in (None, "tenants"):
+        print("FLamby's protocol, differential privacy of whole hospitals at δ = 1e-5")
+        differential(source)
+    if asked.part in (None, "records"):
+        print("\nFLamby's protocol, differential privacy of single patients at δ = 1e-5")
+        of_records(source)
+    if asked.part in (None, "sums"):
+        print("\nSecure aggregation, FLamby's protocol")
+        secure(source, complete=True)
+        print("\nSecure aggregation, all 920 rows")
+        secure(source, complete=False)
     print(f"\n{time.process_time():.0f} s of CPU")
 
 

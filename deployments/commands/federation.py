@@ -62,9 +62,13 @@ def invite(name: str, tenant: str, as_json: bool) -> None:
     "--data",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with data.csv, which stays here.",
+    help="Folder with data.csv, with --model texts.jsonl, which stays here.",
 )
-def join(invite: str, data: Path) -> None:
+@click.option(
+    "--model",
+    help="This machine's copy of the language model that runs adapt: a folder or hub id.",
+)
+def join(invite: str, data: Path, model: str | None) -> None:
     """Take part with INVITE, or the file that it lies in, until Ctrl-C.
 
     The node waits for runs, and is started again when it dies. Weights and counts leave this
@@ -72,8 +76,7 @@ def join(invite: str, data: Path) -> None:
     """
     from tasks.federated import federations
 
-    place, folder = federations.settle_in(invite, data)
-    become("federated", "jobs.federated.tenant", str(place), str(folder))
+    become("federated", "jobs.federated.tenant", *federations.settle_in(invite, data, model))
 
 
 @federation.command()

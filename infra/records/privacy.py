@@ -1,19 +1,23 @@
 """What the privacy of tenants was spent on, in PostgreSQL: releases by run, over all models."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from infra.database import Pool
 
+Releases = dict[str, Any]
+"""`unit` (tenant or record), `noise_multiplier`, `sampling_rate`, `steps` a round, `rounds`."""
 
-def reserve(
-    pool: Pool, run: str, model: str, tenants: Iterable[str], noise_multiplier: float, rounds: int
-) -> None:
+
+def reserve(pool: Pool, run: str, model: str, tenants: Iterable[str], releases: Releases) -> None:
     """Write down what a run may release of each tenant, before it begins; once for a run."""
     with pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO tenant_privacy (run_id, tenant, model, noise_multiplier, rounds)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (run_id, tenant) DO NOTHING",
-            [(run, tenant, model, noise_multiplier, rounds) for tenant in tenants],
+            "INSERT INTO tenant_privacy"
+            " (run_id, tenant, model, unit, noise_multiplier, sampling_rate, steps, rounds)"
+            " VALUES (%(run)s, %(tenant)s, %(model)s, %(unit)s, %(noise_multiplier)s,"
+            " %(sampling_rate)s, %(steps)s, %(rounds)s) ON CONFLICT (run_id, tenant) DO NOTHING",
+            [releases | {"run": run, "tenant": tenant, "model": model} for tenant in tenants],
         )
 
 
@@ -27,16 +31,18 @@ def settle(pool: Pool, run: str, tenant: str, rounds: int) -> None:
         )
 
 
-def spent_before(pool: Pool, run: str, tenants: list[str]) -> dict[str, list[tuple[float, int]]]:
-    """(noise multiplier, rounds) of what other runs have released of each tenant."""
+def spent_before(pool: Pool, run: str, tenants: list[str]) -> dict[str, list[Releases]]:
+    """What other runs have released of each tenant."""
     with pool.connection() as connection:
         rows = connection.execute(
-            "SELECT tenant, noise_multiplier, sum(rounds)::int AS rounds FROM tenant_privacy"
+            "SELECT tenant, unit, noise_multiplier, sampling_rate, steps,"
+            " sum(rounds)::int AS rounds FROM tenant_privacy"
             " WHERE run_id <> %s AND tenant = ANY (%s)"
-            " GROUP BY tenant, noise_multiplier ORDER BY tenant, noise_multiplier",
+            " GROUP BY tenant, unit, noise_multiplier, sampling_rate, steps"
+            " ORDER BY tenant, unit, noise_multiplier, sampling_rate, steps",
             [run, tenants],
         ).fetchall()
-    found: dict[str, list[tuple[float, int]]] = {tenant: [] for tenant in tenants}
+    found: dict[str, list[Releases]] = {tenant: [] for tenant in tenants}
     for row in rows:
-        found[row["tenant"]].append((row["noise_multiplier"], row["rounds"]))
+        found[row.pop("tenant")].append(row)
     return found

@@ -107,6 +107,13 @@ def _compare(content: RecordDict, config: FederatedConfig, context: Context) -> 
 def _learner(config: FederatedConfig, context: Context) -> Learner:
     """The tenant with its rows. Raises InputError."""
     kind, own = kind_of(config), context.node_config
+    if config.model and own.get("identity", config.model) != config.model:
+        raise InputError(
+            "its language model is another one than the run's"
+            if own["base"]
+            else "it has joined without --model, and the run adapts a language model",
+            "Join with a copy of the model that the owner of the federation names.",
+        )
     data = kind.load(config, Path(str(own["folder"])))
     return kind.learner(config, str(own["base"]), data)
 

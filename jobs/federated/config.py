@@ -18,6 +18,9 @@ OF_SINGLE_UPDATES = ("median", "trimmed-mean", "krum")
 OF_SERVER_RATE = ("fedadam", "fedyogi", "fedadagrad")
 """Strategies by which the server takes a step of its own."""
 MOST_TENANTS = 200
+Unit = Literal["tenant", "record"]
+"""Whose privacy it is (the privacy unit, Ponomareva 2023): that of a tenant with all its rows, or
+that of each row."""
 QUANTISATION_LEVELS = 2**30
 """Of a value of an update in secure aggregation, over its clipping range."""
 FEWEST_IN_A_SUM = 3
@@ -142,8 +145,16 @@ class Adapters(Group):
 
 
 class Privacy(Group):
-    """Central differential privacy of whole tenants: clipped updates, noise, a budget."""
+    """Differential privacy, with a budget over all nights: of whole tenants, by noise on the mean
+    of clipped updates; or of single records, by noise in each node's own training (DP-SGD)."""
 
+    privacy_unit: Unit = Field(
+        default="tenant",
+        title="Privacy unit",
+        description="Of whom: a tenant as a whole, by noise of the server on the mean; or each "
+        "record, by noise of its own node on every step (DP-SGD), which the server cannot see "
+        "through.",
+    )
     noise_multiplier: float = Field(
         default=0.0,
         ge=0,
@@ -151,7 +162,17 @@ class Privacy(Group):
         description="Deviation of the noise over --clipping-norm; 0 is no differential privacy.",
     )
     clipping_norm: float = Field(
-        default=1.0, gt=0, title="Clipping norm", description="Largest L2 norm of an update."
+        default=1.0,
+        gt=0,
+        title="Clipping norm",
+        description="Largest L2 norm of an update; of records that of a row's gradient.",
+    )
+    sampling_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        title="Sampling rate",
+        description="Of records: with what probability a local step uses a row.",
     )
     adaptive_clipping: bool = Field(
         default=False,
@@ -165,23 +186,36 @@ class Privacy(Group):
         title="Largest epsilon",
         description="Of a tenant over all nights; who has spent it is left out and told.",
     )
-    delta: float = Field(
-        default=1e-5, gt=0, lt=1, title="Delta", description="Of the tenants' privacy."
-    )
+    delta: float = Field(default=1e-5, gt=0, lt=1, title="Delta", description="Of the privacy.")
+
+    @property
+    def of_tenants(self) -> bool:
+        """Whether the server adds noise to the mean."""
+        return self.noise_multiplier > 0 and self.privacy_unit == "tenant"
+
+    @property
+    def of_records(self) -> bool:
+        """Whether each node adds noise to its own steps."""
+        return self.noise_multiplier > 0 and self.privacy_unit == "record"
 
 
 class Spent(Group):
-    """So many releases that a tenant took part in, each with noise of that multiplier."""
+    """So many rounds of a tenant, each with `steps` releases of noise of that multiplier; of
+    records each of which is in a release with probability `sampling_rate`."""
 
     noise_multiplier: float
     rounds: int
+    unit: Unit = "tenant"
+    sampling_rate: float = 1.0
+    steps: int = 1
 
 
 class FederatedConfig(JobConfig):
     """Of a job. `tenants` is the folder with one of each tenant; nothing of it is copied. With a
     `door`, the folder of a federation, they come to its `address` from their own machines instead.
 
-    A table has `features` and a `label`. With a `model` (its name; the input `base` has it where it
+    A table has `features` and a `label`, and with `ranges` (one for each feature) their usual
+    values, by which they are scaled. With a `model` (its name; the input `base` has it where it
     came from a folder) an adapter of it is trained, of texts.
 
     `spent`: what each tenant's privacy was spent on before. `centralised` lets this machine read
@@ -194,6 +228,7 @@ class FederatedConfig(JobConfig):
     names: list[str]
     features: list[str]
     label: str
+    ranges: list[tuple[float, float]] | None = None
     model: str = ""
     adapters: Adapters = Field(default_factory=lambda: Adapters.model_validate({}))
     seed: Seed
@@ -202,11 +237,22 @@ class FederatedConfig(JobConfig):
     privacy: Privacy
     spent: dict[str, list[Spent]]
 
+    def spends(self, rounds: int) -> Spent:
+        """What so many rounds of this run spend of a tenant's privacy."""
+        privacy, records = self.privacy, self.privacy.of_records
+        return Spent(
+            noise_multiplier=privacy.noise_multiplier,
+            rounds=rounds,
+            unit=privacy.privacy_unit,
+            sampling_rate=privacy.sampling_rate,
+            steps=self.rounds.local_steps if records else 1,
+        )
+
     @property
     def clipping_range(self) -> float:
         """In secure aggregation: largest size of a value, and L2 norm, of an update."""
-        private = self.privacy.noise_multiplier > 0
-        return self.privacy.clipping_norm if private else self.rounds.norm_bound
+        privacy = self.privacy
+        return privacy.clipping_norm if privacy.of_tenants else self.rounds.norm_bound
 
     @property
     def quantisation_step(self) -> float:

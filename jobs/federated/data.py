@@ -33,11 +33,17 @@ class Table:
     held_out_y: Matrix
 
 
-def load(path: Path, features: list[str], label: str) -> Table:
+def load(
+    path: Path,
+    features: list[str],
+    label: str,
+    ranges: list[tuple[float, float]] | None = None,
+) -> Table:
     """The tenant's rows. Columns are found by their names, in whatever order they are.
 
-    A missing value becomes the mean of its column. Each column is standardised by the training rows
-    of this tenant alone, so that no statistic leaves it. Raises InputError.
+    Each column is standardised by the training rows of this tenant alone, so that no statistic
+    leaves it; with `ranges` its usual values lie from -1 to 1, and no row has a part in how another
+    is scaled. A missing value becomes the mean, or the middle, of its column. Raises InputError.
     """
     x, y, held_out = read(path, features, label)
     if len(np.unique(y)) < 2:
@@ -45,14 +51,24 @@ def load(path: Path, features: list[str], label: str) -> Table:
     train = ~held_out
     if min(train.sum(), held_out.sum()) < FEWEST_IN_A_PART:
         raise InputError(f"fewer than {FEWEST_IN_A_PART} rows to train on, or to hold out", REMEDY)
-    known = ~np.isnan(x[train])
+    if ranges:
+        low, high = np.array(ranges).T
+        middle, spread = (low + high) / 2, (high - low) / 2
+    else:
+        middle, spread = _moments(x[train])
+    scaled = np.nan_to_num((x - middle) / spread, nan=0.0).clip(-10, 10)
+    return Table(scaled[train], y[train], scaled[held_out], y[held_out])
+
+
+def _moments(x: Matrix) -> tuple[Matrix, Matrix]:
+    """Mean and deviation of each column; the latter is 1 where all values are the same."""
+    known = ~np.isnan(x)
     counts = known.sum(0).clip(1)
-    filled = np.where(known, x[train], 0.0)
+    filled = np.where(known, x, 0.0)
     mean = filled.sum(0) / counts
     spread = np.sqrt((np.where(known, filled - mean, 0.0) ** 2).sum(0) / counts)
     spread[spread == 0] = 1.0
-    scaled = np.nan_to_num((x - mean) / spread, nan=0.0).clip(-10, 10)
-    return Table(scaled[train], y[train], scaled[held_out], y[held_out])
+    return mean, spread
 
 
 def read(path: Path, features: list[str], label: str) -> tuple[Matrix, Matrix, Matrix]:

@@ -209,21 +209,28 @@ class LocalFederation(SuperLink):
 
 
 def start_node(
-    place: Path, superlink: str, authority: Path, tls: Path, base: str = ""
+    place: Path,
+    superlink: str,
+    authority: Path,
+    tls: Path,
+    base: str = "",
+    identity: str | None = None,
 ) -> list[int]:
     """A tenant's SuperNode and what starts its apps: their process ids.
 
     `place` holds its key, a link to its data, its home and its log: it is told of its own folder
     only. `authority` signs for the address `superlink`; `tls` has certificates and the secret for
-    the node's own apps, on loopback. `base`: where a language model lies.
+    the node's own apps, on loopback. `base`: where a language model lies; `identity`: its sha256
+    or hub id, of a tenant's own copy, which may be another one than the run's.
     """
     address = f"{LOOPBACK}:{free_port()}"
     home, log = {"FLWR_HOME": str(place / "home")}, place / "node.log"
+    own = "" if identity is None else f' identity="{identity}"'
     arguments = [
         *listen(address, tls, tls),
         *("--superlink", superlink, "--root-certificates", str(authority)),
         *("--auth-supernode-private-key", str(place / NODE_KEY), "--isolation", "process"),
-        *("--node-config", f'folder="{place / DATA_FOLDER}" base="{base}"'),
+        *("--node-config", f'folder="{place / DATA_FOLDER}" base="{base}"{own}'),
     ]
     return [
         fork(supernode, arguments, log, home),

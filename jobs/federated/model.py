@@ -32,16 +32,25 @@ def probabilities(weights: Weights, x: Matrix) -> Matrix:
     return expit(units @ weights[f"w{last}"] + weights[f"b{last}"])[:, 0]
 
 
-def gradient(weights: Weights, x: Matrix, y: Matrix, decay: float) -> Weights:
-    """Of the mean log loss with an L2 penalty of `decay` / 2 on the weights without biases."""
+def slopes(weights: Weights, x: Matrix, y: Matrix) -> list[tuple[str, Matrix, Matrix]]:
+    """(number, its inputs, slope of each row's log loss by its outputs) of each layer, rows ×
+    units: a row's gradient is the outer product of the two."""
     last = "1" if "w1" in weights else "0"
     units = np.tanh(x @ weights["w0"] + weights["b0"]) if "w1" in weights else x
-    error = (probabilities(weights, x) - y)[:, None] / len(y)
-    found = {f"w{last}": units.T @ error, f"b{last}": error.sum(0)}
+    error = (probabilities(weights, x) - y)[:, None]
+    found = [(last, units, error)]
     if "w1" in weights:
-        back = (error @ weights["w1"].T) * (1 - units**2)
-        found |= {"w0": x.T @ back, "b0": back.sum(0)}
-    return {n: g + decay * weights[n] if n[0] == "w" else g for n, g in found.items()}
+        found.append(("0", x, (error @ weights["w1"].T) * (1 - units**2)))
+    return found
+
+
+def gradient(weights: Weights, x: Matrix, y: Matrix, decay: float) -> Weights:
+    """Of the mean log loss with an L2 penalty of `decay` / 2 on the weights without biases."""
+    found = {}
+    for layer, inputs, slope in slopes(weights, x, y):
+        found[f"w{layer}"] = inputs.T @ slope / len(y) + decay * weights[f"w{layer}"]
+        found[f"b{layer}"] = slope.mean(0)
+    return found
 
 
 def fit(

@@ -153,12 +153,18 @@ class OpenFederation(SuperLink):
             row = State.read(saved[1]).log[-1]
         except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
             return
-        told = {"run": self.job.spec.key.partition("/")[0], "round": row["round"]}
-        total = sum(counts["num-examples"] for counts in row["counts"].values())
-        took = {
-            name: told | {"share": counts["num-examples"] / total}
-            for name, counts in row["counts"].items()
-        }
-        out = {name: told | {"left_out": reason} for name, reason in row["left_out"].items()}
-        self.door.note_rounds(took | out)
+        self.door.note_rounds(notes_of(row, self.job.spec.key.partition("/")[0]))
         self.noted = row["round"]
+
+
+def notes_of(row: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:
+    """Of each tenant: the round of the log's `row`, its share of the rows, which secure aggregation
+    hides, or why it was left out."""
+    told = {"run": run, "round": row["round"]}
+    rows = {name: counts.get("num-examples") for name, counts in row["counts"].items()}
+    total = sum(filter(None, rows.values()))
+    notes = {
+        name: told | ({"share": rows[name] / total} if rows.get(name) else {})
+        for name in row["took_part"]
+    }
+    return notes | {name: told | {"left_out": why} for name, why in row["left_out"].items()}

@@ -54,8 +54,8 @@ def pack(
 ) -> Vector:
     """A tenant's vector, uint64. Raises InputError where it would not fit: nothing is cut silently.
 
-    With differential privacy the update is clipped so far that its L2 norm is below the clipping
-    norm after rounding, too.
+    With differential privacy of tenants the update is clipped so far that its L2 norm is below the
+    clipping norm after rounding, too.
     """
     rounds, privacy = config.rounds, config.privacy
     flat = np.concatenate([(found[name] - sent[name]).ravel() for name in sent])
@@ -66,7 +66,7 @@ def pack(
             "Allow more with --norm-bound.",
         )
     weight = int(counts["num-examples"]) if rounds.weighted else 1
-    if privacy.noise_multiplier:
+    if privacy.of_tenants:
         weight = 1
         most = privacy.clipping_norm - config.quantisation_step * math.sqrt(flat.size)
         flat = flat * min(1.0, most / max(norm, 1e-300))

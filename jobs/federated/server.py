@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from infra.errors import InputError, NightshiftError
 from jobs.federated import accountant, secagg, strategies
 from jobs.federated.client import record_of
-from jobs.federated.config import FederatedConfig, Spent
+from jobs.federated.config import FederatedConfig
 from jobs.federated.door import NOT_CONNECTED, Door
 from jobs.federated.kinds import kind_of
 from jobs.federated.model import Weights
@@ -26,8 +26,9 @@ from jobs.federated.weights import read_weights
 from jobs.runtime import Job, write_whole
 
 app = ServerApp()
-NODES, OUTCOME = "nodes.json", "outcome.json"
-"""In the job's scratch folder: tenants by node, and what came of the federation."""
+NODES, OUTCOME, ASKED = "nodes.json", "outcome.json", "asked.json"
+"""In the job's scratch folder: tenants by node, what came of the federation, and how often each
+tenant was asked to train."""
 LATE = "no answer in time"
 TOGETHER = "all together"
 """Instead of a tenant's name, where only the sum of their counts is known."""
@@ -75,14 +76,22 @@ class Federation:
             self.state = State(kind_of(self.config).begin(self.job))
         self.strategy = strategies.make(self.config)
         self.state.remind(self.strategy)
-        own = {"spent": {}, "tenants": "", "door": None, "address": None, "names": []}
+        base = self.job.spec.checksums.get("base") or self.config.model
+        own = {
+            "spent": {},
+            "tenants": "",
+            "door": None,
+            "address": None,
+            "names": [],
+            "model": base,
+        }
         self.told = self.config.model_copy(update=own).model_dump_json()
 
     def run(self) -> dict[str, Any]:
         """Rounds, then the judgement; raises InputError where too few tenants answer."""
         self.wait_for_nodes()
         total = self.config.rounds.rounds
-        while self.state.number < total:
+        while self.state.number < total and self._has_privacy_left():
             self.train_round(self.state.number + 1, total)
         return {"evaluation": self._judge()}
 
@@ -130,7 +139,7 @@ class Federation:
             "left_out": left_out,
             "counts": counts,
         }
-        if self.config.privacy.noise_multiplier:
+        if self.config.privacy.of_tenants:
             row["clipping_norm"] = strategies.clipping_norm(self.strategy, self.config)
         weights, answers = self.state.weights, list(good.values())
         self.state.weights = strategies.aggregate(
@@ -173,6 +182,7 @@ class Federation:
     def _ask_for_updates(self, number: int) -> Updates:
         left_out = self._unreachable(number) | self._spent()
         asked = [name for name in self.names.values() if name not in left_out]
+        remember_asked(self.job, asked)
         if self.config.rounds.secure_aggregation:
             return self._sum_updates(number, asked, left_out)
         content = {"arrays": record_of(self.state.weights)}
@@ -232,22 +242,33 @@ class Federation:
         return reasons
 
     def _spent(self) -> dict[str, str]:
-        """Tenants without privacy left for one more round."""
-        privacy = self.config.privacy
+        """Tenants without privacy left for one more round, of the budget or of what was written
+        down for this run."""
+        privacy, reasons = self.config.privacy, {}
         if not privacy.noise_multiplier:
             return {}
-        reasons = {}
-        for name in self.names.values():
-            rounds = sum(name in row["took_part"] for row in self.state.log)
-            own = Spent(noise_multiplier=privacy.noise_multiplier, rounds=rounds)
-            spent = [*self.config.spent.get(name, []), own]
-            if not accountant.rounds_left(spent, privacy, 1):
-                used = accountant.epsilon(spent, privacy.delta)
+        for name in self.config.names:
+            done, before = rounds_of(self.job, self.state, name), self.config.spent.get(name, [])
+            if done >= self.config.rounds.rounds:
+                reasons[name] = f"it was asked {done} times: no more of its privacy is reserved"
+            elif not accountant.fits([*before, self.config.spends(done + 1)], privacy):
+                spent = [*before, self.config.spends(done)]
+                used = accountant.epsilon(spent, privacy.delta, privacy.privacy_unit)
                 reasons[name] = (
                     f"its privacy is spent: epsilon {used:.2f} of {privacy.max_epsilon:g}, and one "
                     "more round would exceed that"
                 )
         return reasons
+
+    def _has_privacy_left(self) -> bool:
+        """Whether enough tenants may take part in another round; what was trained is judged where
+        they may not. The first round is tried in any case: its error names them."""
+        spent, fewest = self._spent(), self.config.rounds.minimum_tenants
+        if not self.state.number or len(set(self.config.names) - set(spent)) >= fewest:
+            return True
+        message = f"ends: fewer than {fewest} tenants have privacy left; {_told(spent)}"
+        self.job.progress(self.state.number, self.config.rounds.rounds, message)
+        return False
 
     def _send(self, kind: str, number: int, contents: dict[str, dict[str, Any]]) -> list[Message]:
         """The answers that come in time to messages with these records, by tenant."""
@@ -318,6 +339,26 @@ class Federation:
             path = self.job.scratch / name
             return read_weights(path) if path.exists() else None
         return kind_of(self.config).champion(self.job)
+
+
+def rounds_of(job: Job[FederatedConfig], state: State, tenant: str) -> int:
+    """How many rounds of this run have spent the tenant's privacy: of tenants, those whose mean it
+    is in; of records, each for which it was asked, whatever came of its answer."""
+    if job.config.privacy.of_records:
+        return _asked(job).get(tenant, 0)
+    return sum(tenant in row["took_part"] for row in state.log)
+
+
+def remember_asked(job: Job[FederatedConfig], tenants: list[str]) -> None:
+    """Before they are asked to train, so that an answer is counted whoever dies then."""
+    before = _asked(job)
+    counts = before | {name: before.get(name, 0) + 1 for name in tenants}
+    write_whole(job.scratch / ASKED, json.dumps(counts))
+
+
+def _asked(job: Job[FederatedConfig]) -> dict[str, int]:
+    path = job.scratch / ASKED
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _told(reasons: dict[str, str]) -> str:

@@ -58,12 +58,12 @@ def aggregate(
     replies: list[Message],
     random: np.random.Generator | None = None,
 ) -> Weights:
-    """The next global model, of screened replies; of their noisy mean where privacy is asked for.
+    """The next global model, of screened replies; with privacy of tenants of their noisy mean.
 
     `random` draws the noise: by default from the system, since forks share numpy's own state, and
     noise that is used twice can be subtracted.
     """
-    if config.privacy.noise_multiplier:
+    if config.privacy.of_tenants:
         moved = private_mean(chosen, config, sent, replies, random or np.random.default_rng())
         replies[0].content["arrays"] = record_of({name: sent[name] + moved[name] for name in sent})
         replies = replies[:1]

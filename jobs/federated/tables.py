@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.federated import model
+from jobs.federated import dpsgd, model
 from jobs.federated.config import DATA, FederatedConfig
 from jobs.federated.data import Table
 from jobs.federated.data import load as load_table
@@ -22,6 +22,8 @@ class TableLearner:
 
     config: FederatedConfig
     table: Table
+    random: np.random.Generator | None = None
+    """Of noise; by default the system's."""
 
     @property
     def rows(self) -> int:
@@ -29,9 +31,12 @@ class TableLearner:
 
     def improve(self, weights: Weights, _number: int) -> Weights:
         """The own intercept does not leave the tenant: it is as it came."""
-        rounds = self.config.rounds
+        config, rounds = self.config, self.config.rounds
         proximal = rounds.proximal if rounds.strategy == "fedprox" else 0.0
-        found = self._fit(self._own(weights), rounds.local_steps, proximal)
+        if config.privacy.of_records:  # not from the own intercept, which has no noise
+            found = self._fit_privately(weights, proximal)
+        else:
+            found = self._fit(self._own(weights), rounds.local_steps, proximal)
         if rounds.own_bias:
             last = "b1" if rounds.hidden else "b0"
             found[last] = weights[last]
@@ -55,6 +60,13 @@ class TableLearner:
         rate = rounds.learning_rate or LEARNING_RATE
         return model.fit(weights, x, y, steps, rate, rounds.decay, proximal)
 
+    def _fit_privately(self, weights: Weights, proximal: float) -> Weights:
+        """The intercept is learnt from where it came, with noise as all else."""
+        x, y, rounds = self.table.train_x, self.table.train_y, self.config.rounds
+        rate, steps = rounds.learning_rate or LEARNING_RATE, rounds.local_steps
+        private = self.config.privacy
+        return dpsgd.fit(weights, x, y, steps, rate, rounds.decay, proximal, private, self.random)
+
 
 def begin(job: Job[FederatedConfig]) -> Weights:
     """The champion's weights, or new ones."""
@@ -69,7 +81,7 @@ def champion(job: Job[FederatedConfig]) -> Weights | None:
 
 def load(config: FederatedConfig, folder: Path) -> Table:
     """A tenant's table. Raises InputError."""
-    return load_table(folder / DATA, config.features, config.label)
+    return load_table(folder / DATA, config.features, config.label, config.ranges)
 
 
 def together(data: list[Table]) -> Table:

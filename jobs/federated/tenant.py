@@ -1,8 +1,9 @@
 """A tenant's end of a federation: `nightshift federation join` becomes this program.
 
-    python -m jobs.federated.tenant PLACE DATA
+    python -m jobs.federated.tenant PLACE DATA [MODEL]
 
-PLACE is the tenant's own folder with `invite.json`; DATA has its data.csv. Asks at the door until
+PLACE is the tenant's own folder with `invite.json`; DATA has its data.csv, or with MODEL, its copy
+of a language model, texts.jsonl. Asks at the door until
 the federation opens, runs a SuperNode while it is open, starts it anew when it dies, and ends with
 all its processes on Ctrl-C or when the tenant is refused. Of the bundle that a SuperLink sends
 nothing is run: the node's app is the one that is installed here.
@@ -32,6 +33,7 @@ from flwr.supernode.runtime import run_clientapp
 
 from infra.errors import AlreadyRunning, InputError, NightshiftError
 from infra.inert import visible
+from infra.objects.manifest import scan
 from jobs.federated import client
 from jobs.federated.federation import DATA_FOLDER, NODE_KEY, start_node
 from jobs.federated.invitation import Invite
@@ -49,10 +51,14 @@ PUBLIC_KEY = "key.pub"
 
 
 class Node:
-    """The node of one tenant in `place`, with what `tell` prints for people."""
+    """The node of one tenant in `place`, with what `tell` prints for people; `base` is its copy of
+    a language model, a folder or hub id."""
 
-    def __init__(self, place: Path, data: Path, tell: Callable[[str], None]) -> None:
-        self.place, self.tell = place, tell
+    def __init__(
+        self, place: Path, data: Path, tell: Callable[[str], None], base: str = ""
+    ) -> None:
+        self.place, self.tell, self.base = place, tell, base
+        self.identity = identity_of(base)
         self.invite = Invite.model_validate_json((place / "invite.json").read_text())
         if not (place / PUBLIC_KEY).exists():
             public = make_node_key(place / NODE_KEY)
@@ -108,7 +114,9 @@ class Node:
 
     def _start(self) -> None:
         authority = self.place / "federation" / AUTHORITY
-        self.pids = start_node(self.place, self.invite.address, authority, self.place)
+        self.pids = start_node(
+            self.place, self.invite.address, authority, self.place, self.base, self.identity
+        )
         self._say(f"{self.invite.tenant} is in the federation {self.invite.federation}")
 
     def _knock(self, now: float) -> dict[str, Any] | None:
@@ -144,6 +152,12 @@ class Node:
         if text != self.said:
             self.tell(text)
         self.said = text
+
+
+def identity_of(base: str) -> str:
+    """What the owner's model and a tenant's copy have in common: the sha256 of a folder's content,
+    or the hub id."""
+    return scan(Path(base)).sha256 if base and Path(base).is_dir() else base
 
 
 def clock_fault(before: float, after: float, theirs: float) -> str | None:
@@ -199,7 +213,9 @@ def teller() -> Callable[[str], None]:
 
 def main() -> None:
     """Hold the node of PLACE with DATA until Ctrl-C or SIGTERM."""
-    place, data = Path(sys.argv[1]), Path(sys.argv[2])
+    place, data, base = Path(sys.argv[1]), Path(sys.argv[2]), "".join(sys.argv[3:4])
+    if base:
+        from jobs.federated import adapters  # noqa: F401 - torch, once for all forks
     for one in (signal.SIGINT, signal.SIGTERM):  # a shell's background process would ignore Ctrl-C
         signal.signal(one, signal.default_int_handler)
     try:
@@ -212,7 +228,7 @@ def main() -> None:
                 ) from None
             tell = teller()
             run_only_ours(tell)
-            node = Node(place, data, tell)
+            node = Node(place, data, tell, base)
             try:
                 node.hold()
             finally:

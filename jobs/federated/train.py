@@ -26,12 +26,12 @@ import numpy as np
 
 from infra.errors import InputError, JobFailed
 from jobs.federated import accountant
-from jobs.federated.config import FederatedConfig, Spent
+from jobs.federated.config import FederatedConfig
 from jobs.federated.federation import Broken, LocalFederation, SuperLink
 from jobs.federated.kinds import Kind, kind_of
 from jobs.federated.processes import ended, fork
 from jobs.federated.remote import OpenFederation
-from jobs.federated.server import NODES, OUTCOME
+from jobs.federated.server import NODES, OUTCOME, rounds_of
 from jobs.federated.state import State
 from jobs.federated.weights import ARRAYS, write_weights
 from jobs.runtime import Job, Outcome, main, stop_when_told, write_whole
@@ -68,7 +68,7 @@ def program(job: Job[FederatedConfig]) -> Outcome:
             "candidate": candidate,
             "rounds": _lines(job.folder / "rounds.jsonl", state.log),
             "evaluation": _lines(job.folder / "evaluation.jsonl", evaluation),
-            "privacy": _lines(job.folder / "privacy.jsonl", _privacy(config, state)),
+            "privacy": _lines(job.folder / "privacy.jsonl", _privacy(job, state)),
         },
     )
 
@@ -158,16 +158,16 @@ def _quantisation(config: FederatedConfig) -> dict[str, float]:
     return {"clipping_range": config.clipping_range, "quantisation_step": step}
 
 
-def _privacy(config: FederatedConfig, state: State) -> list[dict[str, Any]]:
+def _privacy(job: Job[FederatedConfig], state: State) -> list[dict[str, Any]]:
     """By tenant: rounds of this run, and the epsilon of all nights."""
-    if not config.privacy.noise_multiplier:
+    config, privacy = job.config, job.config.privacy
+    if not privacy.noise_multiplier:
         return []
     rows = []
     for name in config.names:
-        rounds = sum(name in row["took_part"] for row in state.log)
-        own = Spent(noise_multiplier=config.privacy.noise_multiplier, rounds=rounds)
-        spent = [*config.spent.get(name, []), own]
-        total = accountant.epsilon(spent, config.privacy.delta)
+        rounds = rounds_of(job, state, name)
+        spent = [*config.spent.get(name, []), config.spends(rounds)]
+        total = accountant.epsilon(spent, privacy.delta, privacy.privacy_unit)
         rows.append({"tenant": name, "rounds": rounds, "epsilon": total})
     return rows
 

@@ -19,7 +19,8 @@ def write_weights(folder: Path, weights: Weights, config: FederatedConfig) -> Pa
         "features": config.features,
         "label": config.label,
         "hidden": config.rounds.hidden,
-        "standardised": "by each tenant's own training rows",
+        "standardised": "by ranges" if config.ranges else "by each tenant's own training rows",
+        "ranges": config.ranges,
     }
     (folder / MODEL).write_text(json.dumps(told, indent=1))
     return folder

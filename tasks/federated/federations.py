@@ -17,10 +17,11 @@ from pydantic import BaseModel, SecretStr
 
 from infra.errors import InputError
 from infra.settings import settings
-from jobs.federated.config import DATA
+from jobs.federated.config import DATA, TEXTS
 from jobs.federated.door import NAME, Door, Tenant, cannot_open, sha256, split
 from jobs.federated.invitation import MARK, Invite
 from jobs.federated.keys import AUTHORITY, CERTIFICATE, LOOPBACK, Authority, ends_at, write_private
+from tasks.policy.inputs import find_model
 
 log = logging.getLogger("nightshift")
 
@@ -134,10 +135,9 @@ def remove(name: str, tenant: str) -> None:
             door.keep(found.model_copy(update={"removed": datetime.now(UTC)}))
 
 
-def settle_in(text: str, data: Path) -> tuple[Path, Path]:
-    """(folder of a tenant's node, made on first use; its data) for an invite, or a file with one.
-
-    Raises InputError.
+def settle_in(text: str, data: Path, model: str | None = None) -> list[str]:
+    """What a tenant's node is told: its folder, made on first use; its data; its copy of the
+    language `model`, where it has one. `text`: an invite, or a file with one. Raises InputError.
     """
     if not text.startswith(MARK):
         with suppress(OSError, ValueError):  # neither a file
@@ -145,8 +145,12 @@ def settle_in(text: str, data: Path) -> tuple[Path, Path]:
     given = Invite.of(text.strip())
     for what in (given.federation, given.tenant):
         _require_name("INVITE", what)
-    if not (data / DATA).is_file():
-        raise InputError(f"--data: there is no {data / DATA}", f"Name a folder with {DATA} in it.")
+    wanted = TEXTS if model else DATA
+    if not (data / wanted).is_file():
+        raise InputError(
+            f"--data: there is no {data / wanted}", f"Name a folder with {wanted} in it."
+        )
+    own = find_model(model) if model else None
     place = settings().home / "joined" / sha256(given.token.get_secret_value())[:16]
     if not place.exists() and given.expires < datetime.now(UTC):
         raise InputError(
@@ -155,7 +159,8 @@ def settle_in(text: str, data: Path) -> tuple[Path, Path]:
         )
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(place / INVITE, given.model_dump_json().encode())
-    return place, data.resolve()
+    base = str(own.resolve()) if own else model
+    return [str(place), str(data.resolve()), *([base] if base else [])]
 
 
 def status(name: str) -> dict[str, Any]:

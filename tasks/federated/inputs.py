@@ -66,6 +66,10 @@ def prepare_inputs(parameters: FederatedParameters) -> Given:
 
 def _with_texts(parameters: FederatedParameters, model: str) -> Given:
     """Tenants that train an adapter of a language model."""
+    if parameters.federation:
+        found = _of_federation(parameters, parameters.federation)
+        language = Inputs(base=store_model(model))
+        return found.model_copy(update={"language": language, "checksums": language.checksums})
     given = parameters.tenants
     folder = Path(given).expanduser() if given else make_workshops(settings().home / "workshops")
     names = _tenants(folder, TEXTS, parameters.rounds.minimum_tenants)

@@ -1,11 +1,13 @@
 """What federated rounds are told: the model behind options, form and webhook."""
 
+import math
 from collections.abc import Iterator
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from infra.contract import Group, Place, Seed
+from infra.errors import InputError
 from jobs.federated.config import (
     FEWEST_IN_A_SUM,
     OF_SERVER_RATE,
@@ -18,6 +20,8 @@ from tasks.policy.design import DEMO
 from tasks.runs.parameters import Hours, ModelName, RunParameters
 
 LABEL = "label"
+Ranges = list[tuple[float, float]]
+"""Of each feature: between which values most lie."""
 
 
 class FederatedGate(Group):
@@ -86,6 +90,14 @@ class FederatedParameters(RunParameters):
         description="Columns to predict from, with commas between; without them the champion's, or "
         "those that most tenants have.",
     )
+    ranges: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=20_000,
+        title="Ranges",
+        description="Between which values most of a column lie, as age=20:80,chol=100:400; 0:1 "
+        "without a name is of all others. Scales the columns, instead of each tenant's own rows.",
+    )
     centralised: bool = Field(
         default=False,
         title="Centralised, too",
@@ -115,16 +127,24 @@ class FederatedParameters(RunParameters):
         rounds, privacy = self.rounds, self.privacy
         if self.model:
             yield from _given(
-                "is of tables, and with model a run trains an adapter on texts in folders here; "
-                "leave one of the two out",
-                federation=self.federation,
+                "is of tables, and with model a run trains an adapter on texts; leave one of the "
+                "two out",
                 features=self.features,
+                ranges=self.ranges,
                 label=self.label != LABEL,
                 hidden=rounds.hidden,
                 own_bias=not rounds.own_bias,
             )
-            if self.model != DEMO and not self.tenants:
-                yield f"tenants is needed with a model that is not the demo's own ({DEMO!r})"
+            if self.model != DEMO and not (self.tenants or self.federation):
+                yield (
+                    f"tenants or federation is needed with a model that is not the demo's own "
+                    f"({DEMO!r})"
+                )
+            if self.model == DEMO and self.federation:
+                yield (
+                    f"model {DEMO!r} does not go with federation, whose tenants have no copy of "
+                    "it; give a folder or hub id that they have, too"
+                )
         else:
             usual = Adapters()
             yield from _given(
@@ -140,6 +160,7 @@ class FederatedParameters(RunParameters):
             )
         if len(set(self.columns)) < len(self.columns) or self.label in self.columns:
             yield "features names a column twice, or that of label"
+        yield from self._faults_of_ranges()
         if rounds.strategy != "fedprox":
             yield from _given(
                 "is of strategy fedprox only", proximal=rounds.proximal != Rounds().proximal
@@ -150,7 +171,7 @@ class FederatedParameters(RunParameters):
                 server_rate=rounds.server_rate != Rounds().server_rate,
             )
         if rounds.strategy in OF_SINGLE_UPDATES:
-            if privacy.noise_multiplier:
+            if privacy.of_tenants:
                 yield (
                     f"noise_multiplier does not go with strategy {rounds.strategy}: noise hides "
                     "what one can change of a mean, and more of this; choose fedavg, fedprox, "
@@ -161,7 +182,20 @@ class FederatedParameters(RunParameters):
                     f"strategy {rounds.strategy} needs minimum_tenants of at least "
                     f"{FEWEST_IN_A_SUM}: of two, nobody can tell who is hostile"
                 )
-        if privacy.noise_multiplier and privacy.adaptive_clipping and rounds.secure_aggregation:
+        yield from self._faults_of_privacy()
+
+    def _faults_of_ranges(self) -> Iterator[str]:
+        try:
+            named = {name for name, _ in _read_ranges(self.ranges or "")} - {""}
+        except ValueError as error:
+            yield f"ranges: {error}"
+            return
+        if self.columns and (strange := sorted(named - set(self.columns))):
+            yield f"ranges names {', '.join(strange)}, which features does not"
+
+    def _faults_of_privacy(self) -> Iterator[str]:
+        rounds, privacy = self.rounds, self.privacy
+        if privacy.of_tenants and privacy.adaptive_clipping and rounds.secure_aggregation:
             yield (
                 "adaptive_clipping does not go with secure_aggregation: who was clipped is not "
                 "summed; leave one of the two out"
@@ -171,16 +205,49 @@ class FederatedParameters(RunParameters):
             yield from _given(
                 "says how noise is added and counted, and there is none; give noise_multiplier, "
                 "too, or leave it out",
+                privacy_unit=privacy.privacy_unit != usual.privacy_unit,
                 adaptive_clipping=privacy.adaptive_clipping,
                 clipping_norm=privacy.clipping_norm != usual.clipping_norm,
                 max_epsilon=privacy.max_epsilon != usual.max_epsilon,
                 delta=privacy.delta != usual.delta,
+            )
+        if not privacy.of_records:
+            yield from _given(
+                "is of privacy_unit record only", sampling_rate=privacy.sampling_rate != 1
+            )
+            return
+        yield from _given(
+            "is of privacy_unit tenant only: a record's gradient is clipped where it lies, and how "
+            "many were is not told",
+            adaptive_clipping=privacy.adaptive_clipping,
+        )
+        if self.model:
+            yield (
+                "privacy_unit record is of tables only, not of a model's adapter; choose tenant, "
+                "or leave model out"
+            )
+        elif not self.ranges:
+            yield (
+                "ranges is needed with privacy_unit record: columns scaled by a tenant's own rows "
+                "would tell of single ones; say what is usual, from what is known without them"
             )
 
     @property
     def columns(self) -> list[str]:
         """Those of `features`; none where it is not given."""
         return [name.strip() for name in (self.features or "").split(",") if name.strip()]
+
+    def scales(self, features: list[str]) -> Ranges | None:
+        """The range of each feature; None without any. Raises InputError where one has none."""
+        if self.ranges is None:
+            return None
+        found = dict(_read_ranges(self.ranges))
+        if lacking := [name for name in features if name not in found and "" not in found]:
+            raise InputError(
+                f"--ranges: none is given of {', '.join(lacking)}",
+                "Name theirs, too, or one without a name for all others.",
+            )
+        return [found.get(name, found.get("", (0.0, 0.0))) for name in features]
 
     @property
     def transfer_hours(self) -> float:
@@ -191,3 +258,17 @@ class FederatedParameters(RunParameters):
 def _given(why: str, **fields: object) -> Iterator[str]:
     """A fault for each of the fields that has a value that is not as usual."""
     yield from (f"{name} {why}" for name, value in fields.items() if value)
+
+
+def _read_ranges(text: str) -> Iterator[tuple[str, tuple[float, float]]]:
+    """(name, range) of each; the name of one without is empty. Raises ValueError in words."""
+    for each in filter(None, (part.strip() for part in text.split(","))):
+        name, _, values = each.rpartition("=")
+        low, _, high = values.partition(":")
+        try:
+            found = float(low), float(high)
+        except ValueError:
+            raise ValueError(f"{each!r} is no range such as age=20:80") from None
+        if not (math.isfinite(found[0]) and math.isfinite(found[1]) and found[0] < found[1]):
+            raise ValueError(f"{each!r} does not go from a lower number to a higher one")
+        yield name.strip(), found

@@ -10,6 +10,7 @@ from infra.contract import JobResult
 from infra.inert import plain
 from infra.models.registry import ModelVersion
 from infra.models.verdicts import Verdict
+from jobs.federated.config import Privacy
 from tasks.champions.candidate import read_lines
 from tasks.champions.gate import exact_share, paired_interval
 from tasks.champions.publish import costs, finish
@@ -20,6 +21,7 @@ from tasks.runs.run import Work
 
 LOCAL_ONLY = "local only"
 """The field's name of the models that tenants train alone."""
+UNITS = {"tenant": "the tenant", "record": "each record"}
 SIDES = {
     LOCAL: (LOCAL_ONLY, "#c9cfd6"),
     "champion": ("champion", "#7b8794"),
@@ -188,22 +190,48 @@ def privacy_told(
     asked = parameters.privacy
     if not asked.noise_multiplier:
         return "No differential privacy was asked for (`--noise-multiplier`)."
-    lines = ["| tenant | rounds | epsilon so far | of |", "|---|---:|---:|---:|"]
+    lines = [
+        f"| tenant | rounds | epsilon of {UNITS[asked.privacy_unit]} so far | of |",
+        "|---|---:|---:|---:|",
+    ]
     lines += [
         f"| {row['tenant']} | {row['rounds']} | {row['epsilon']:.2f} | {asked.max_epsilon:g} |"
         for row in spent
     ]
+    if len(log) < parameters.rounds.rounds:
+        lines += [
+            "",
+            f"It ended after {len(log)} of {parameters.rounds.rounds} rounds: too few tenants had "
+            "privacy left for another.",
+        ]
+    lines += ["", _of_records(parameters) if asked.of_records else _of_tenants(log, asked)]
+    return "\n".join(lines)
+
+
+def _of_tenants(log: list[dict[str, Any]], asked: Privacy) -> str:
     norm = f"{asked.clipping_norm:g}"
     if asked.adaptive_clipping:
         norm += f" at first and {log[-1]['clipping_norm']:.3g} at last, which followed their median"
-    lines += [
-        "",
+    return (
         f"Central differential privacy of whole tenants at δ = {asked.delta:g}, over all nights: "
         f"updates clipped to a norm of {norm}, noise of "
         f"{asked.noise_multiplier:g} times that on their sum. The counts of held-out rows have no "
-        "noise and are not covered.",
-    ]
-    return "\n".join(lines)
+        "noise and are not covered."
+    )
+
+
+def _of_records(parameters: FederatedParameters) -> str:
+    asked, steps = parameters.privacy, parameters.rounds.local_steps
+    rate = asked.sampling_rate
+    drawn = "all rows" if rate == 1 else f"rows that are each drawn with probability {rate:g}"
+    return (
+        "Local differential privacy of single records, not of whole tenants, at δ = "
+        f"{asked.delta:g}, over all nights, against whoever sees an update, the server too: in "
+        f"each of {steps} steps a round, gradients of {drawn}, clipped to a norm of "
+        f"{asked.clipping_norm:g}, and noise of {asked.noise_multiplier:g} times that on their "
+        "sum. Not covered: how many rows a tenant has, that a node refuses its data, the counts of "
+        "held-out rows, and own intercepts, which stay where they are."
+    )
 
 
 def told(metrics: dict[str, float], parameters: FederatedParameters) -> str:

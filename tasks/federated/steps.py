@@ -16,12 +16,12 @@ from infra.errors import InputError
 from infra.models import registry
 from infra.models.registry import ModelVersion
 from infra.records import privacy, runs
-from jobs.federated.config import FederatedConfig, Spent
+from jobs.federated.config import FederatedConfig, Privacy
 from jobs.federated.door import cannot_open
 from tasks.champions.candidate import champion_input, read_lines, require_kind
 from tasks.federated import KIND
 from tasks.federated.inputs import Given
-from tasks.federated.parameters import FederatedParameters
+from tasks.federated.parameters import FederatedParameters, Ranges
 from tasks.policy import champion as policy
 from tasks.policy import design
 from tasks.runs.plan import Step
@@ -34,10 +34,19 @@ TRAIN = Step[FederatedParameters](
     lambda p: p.hours,
     lambda p: Resources(cpus=1, memory_gb=4 if p.model else 2),
     here=True,
+    remark=lambda p: protected(p.privacy),
 )
 STEPS = (replace(design.BASE, planned=lambda p: p.model == design.DEMO), TRAIN)
 MODEL, ADAPTER = "model.json", "adapter/adapter_config.json"
 """What a version says of itself: a table's, a language model's."""
+
+
+def protected(privacy: Privacy) -> str:
+    """Whose privacy a run protects, for its plan."""
+    if not privacy.noise_multiplier:
+        return ""
+    whose = "single records" if privacy.of_records else "whole tenants"
+    return f"privacy of {whose}, epsilon {privacy.max_epsilon:g} at most"
 
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
@@ -84,6 +93,7 @@ def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersi
                 "--features: nothing is known of the tenants' columns, and there is no champion",
                 "Name the columns to predict from.",
             )
+        work.parameters.scales(given.features)
         return None
     version = ModelVersion.stored(pinned)
     require_kind(version, KIND)
@@ -96,7 +106,18 @@ def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersi
         raise InputError(f"--label: the champion predicts {told['label']!r}", remedy)
     if told["hidden"] != asked.rounds.hidden:
         raise InputError(f"--hidden: the champion has {told['hidden']} hidden units", remedy)
+    require_ranges(told.get("ranges"), asked.scales(told["features"]))
     return version
+
+
+def require_ranges(had: list[list[float]] | None, wanted: Ranges | None) -> None:
+    """Raises InputError where the champion's inputs are scaled otherwise than the run's."""
+    if had != (wanted and [list(each) for each in wanted]):
+        how = "by other ranges" if had else "by each tenant's own rows, without any"
+        raise InputError(
+            f"--ranges: the champion's inputs are scaled {how}",
+            "Scale them alike, or take another --name for a new line of versions.",
+        )
 
 
 def _read(version: ModelVersion, file: str) -> dict[str, Any]:
@@ -111,19 +132,16 @@ def train_together(
     work: Work[FederatedParameters], champion: ModelVersion | None, given: Given
 ) -> JobResult:
     """The rounds, on this machine; what they release of each tenant is written down before."""
-    parameters, noise = work.parameters, work.parameters.privacy.noise_multiplier
+    parameters = work.parameters
     names = runs.pin(work.pool, work.run, "tenants", given.names)
-    before = privacy.spent_before(work.pool, work.run.id, names)
-    spent = runs.pin(work.pool, work.run, "spent", before if noise else {})
-    if noise:
-        rounds = parameters.rounds.rounds
-        privacy.reserve(work.pool, work.run.id, parameters.name, names, noise, rounds)
     inputs: dict[str, Stored] = {}
     if given.language and champion:
         inputs = {**champion_input(champion), **given.language.some("base")}
     elif champion:
         inputs = {"champion": champion}
         given = given.model_copy(update={"features": _read(champion, MODEL)["features"]})
+    private = parameters.privacy.noise_multiplier > 0
+    before = privacy.spent_before(work.pool, work.run.id, names)
     config = FederatedConfig(
         tenants=given.folder,
         door=given.door,
@@ -131,18 +149,19 @@ def train_together(
         names=names,
         features=given.features,
         label=parameters.label,
+        ranges=parameters.scales(given.features),
         model=parameters.model or "",
         adapters=parameters.adapters,
         seed=parameters.seed,
         centralised=parameters.centralised,
         rounds=parameters.rounds,
         privacy=parameters.privacy,
-        spent={
-            name: [Spent(noise_multiplier=sigma, rounds=count) for sigma, count in releases]
-            for name, releases in spent.items()
-        },
+        spent=runs.pin(work.pool, work.run, "releases", before if private else {}),
     )
     _require_free(work, given)
+    if private:
+        releases = config.spends(config.rounds.rounds).model_dump()
+        privacy.reserve(work.pool, work.run.id, parameters.name, names, releases)
     if given.door:
         result = work.job(TRAIN, config, inputs, writes=[given.door])
     else:

@@ -50,6 +50,12 @@ class Inputs(BaseModel):
 
 def store_model(model: str, option: str = "--model", kind: str = "models") -> Artifact | None:
     """Store a local model folder; None where `model` is no folder but a hub id."""
+    folder = find_model(model, option, kind)
+    return store(folder, kind) if folder else None
+
+
+def find_model(model: str, option: str = "--model", kind: str = "models") -> Path | None:
+    """The folder of a model; None where `model` is a hub id. Raises InputError."""
     example = "Qwen/Qwen3-0.6B" if kind == "models" else "Skywork/Skywork-Reward-V2-Qwen3-0.6B"
     folder = Path(model).expanduser()
     if not model.strip():
@@ -63,7 +69,7 @@ def store_model(model: str, option: str = "--model", kind: str = "models") -> Ar
                 f"{option}: {model} has no config.json",
                 "Give a folder that save_pretrained() wrote, or a Hugging Face hub id.",
             )
-        return store(folder, kind)
+        return folder
     if folder.exists() or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         raise InputError(
             f"{option}: there is no folder {model}, and it is no hub id",

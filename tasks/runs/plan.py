@@ -33,8 +33,8 @@ class Step(Generic[P]):
     """As in JobSpec."""
     planned: Callable[[P], bool] = field(default=lambda _: True, compare=False)
     """Whether a run with these parameters has it done."""
-    remark: str = field(default="", compare=False)
-    """What a plan says of it, e.g. that it is done once."""
+    remark: str | Callable[[P], str] = field(default="", compare=False)
+    """What a plan says of it, e.g. that it is done once; of a run with these parameters."""
 
     def needs(self, parameters: P) -> Resources:
         """What it asks of the machine."""
@@ -77,9 +77,10 @@ def _priced(step: Step[Any], parameters: RunParameters) -> PlannedStep:
     needs, hours = step.needs(parameters), step.hours(parameters)
     quote = cheapest(needs, step.target(parameters))
     window = price(quote, hours)
+    remark = step.remark(parameters) if callable(step.remark) else step.remark
     gpus = ", ".join(f"{count} × {kind}" for kind, count in needs.accelerators.items())
     return PlannedStep(
-        step=f"{step.name} ({step.remark})" if step.remark else step.name,
+        step=f"{step.name} ({remark})" if remark else step.name,
         environment=step.environment,
         launcher=quote.launcher if quote.launcher == "local" else quote.region,
         resources=gpus or f"{needs.cpus} CPU, {needs.memory_gb:g} GB",

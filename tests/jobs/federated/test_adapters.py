@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -17,6 +18,7 @@ from infra.objects import put
 from jobs.federated import adapters, client, train
 from jobs.federated.adapters import AdapterLearner
 from jobs.federated.config import TEXTS, FederatedConfig
+from jobs.federated.tenant import identity_of
 from jobs.policy.config import ModelConfig
 from jobs.policy.data import Prompt
 from jobs.policy.model import load_base, load_candidate
@@ -71,6 +73,10 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(tenants: Path, make_config: Callable[..., dict[str, Any]]) -> FederatedConfig:
     return FederatedConfig.model_validate(make_config(tenants, model="tiny", rounds=TOLD))
+
+
+def hill(config: FederatedConfig) -> Path:
+    return Path(config.tenants) / "hill"
 
 
 def learner(config: FederatedConfig, base: Path, name: str = "hill") -> AdapterLearner:
@@ -130,6 +136,27 @@ def job_on(make_job: Callable[[dict[str, Any]], Job], told: dict[str, Any], base
     spec["inputs"] = {"base": put(base, (job.folder / "base").as_uri()).uri}
     (job.folder / "spec.json").write_text(json.dumps(spec))
     return Job(job.folder, FederatedConfig)
+
+
+@pytest.mark.usefixtures("as_node")
+def test_a_tenant_trains_on_the_owners_model_only(config: FederatedConfig, base: Path) -> None:
+    """Its copy has the same content; whatever the server says, it loads no other."""
+    asked = config.model_copy(update={"model": put(base, (base.parent / "put").as_uri()).sha256})
+    begun = AdapterLearner(config, str(base), adapters.load(config, hill(config))).initial
+
+    def answer(base: str, identity: str) -> RecordDict:
+        told = ConfigRecord({"job": asked.model_dump_json(), "round": 1})
+        content = RecordDict({"arrays": client.record_of(begun), "config": told})
+        message = Message(content, dst_node_id=1, message_type="train")
+        own = {"folder": str(hill(config)), "base": base, "identity": identity}
+        return client.train(message, Context(1, 1, own, RecordDict(), {})).content
+
+    def refusal(*given: str) -> str:
+        return str(answer(*given).config_records["refusal"]["reason"])
+
+    assert "arrays" in answer(str(base), identity_of(str(base)))
+    assert "another one than the run's" in refusal(str(base), "0" * 64)
+    assert "has joined without --model" in refusal("", identity_of(""))
 
 
 def test_a_federation_trains_an_adapter(

@@ -31,6 +31,20 @@ def test_a_row_stays_in_its_part_when_others_come(tmp_path: Path) -> None:
     assert np.array_equal(labels, before.held_out_y)
 
 
+def test_with_ranges_no_row_has_a_part_in_how_another_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+
+    def scaled(*odd: str) -> np.ndarray:
+        rows = [f"{n},{n % 2},{int(n < 6)}" for n in range(20)]
+        path.write_text("\n".join(["age,label,held_out", *rows, *odd]))
+        return load(path, ["age"], "label", [(0.0, 10.0)]).train_x[:, 0]
+
+    usual = scaled()
+    assert usual == pytest.approx((np.arange(6, 20) - 5) / 5)
+    found = scaled("1e9,1,0", "?,0,0")
+    assert np.array_equal(found[:-2], usual) and found[-2:].tolist() == [10.0, 0.0]
+
+
 def test_a_column_says_what_is_held_out(tmp_path: Path) -> None:
     rows = [f"{n},{n % 2},{int(n < 6)}" for n in range(20)]
     path = tmp_path / "data.csv"

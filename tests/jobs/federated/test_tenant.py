@@ -11,7 +11,7 @@ from flwr.supernode.runtime import run_clientapp
 
 from jobs.federated import client, tenant
 from jobs.federated.door import Door
-from jobs.federated.remote import Guard
+from jobs.federated.remote import Guard, notes_of
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,17 @@ def test_a_stranger_reaches_the_door_and_nothing_behind_it(
     )
     answer = asyncio.run(Guard(Door(tmp_path), "127.0.0.1").admit(asked, inside))
     assert answer.status_code == status
+
+
+def test_the_owner_hears_of_each_tenant_what_the_server_knows() -> None:
+    """With secure aggregation that is not how many rows each has."""
+    row = {"round": 2, "took_part": ["east", "north"], "left_out": {"west": "late"}}
+    apart = {"east": {"num-examples": 10.0}, "north": {"num-examples": 30.0}}
+    told = {"run": "ours", "round": 2}
+    late = {"west": told | {"left_out": "late"}}
+    assert notes_of(row | {"counts": apart}, "ours") == late | {
+        "east": told | {"share": 0.25},
+        "north": told | {"share": 0.75},
+    }
+    together = {"all together": {"right": 7.0, "held-out": 9.0}}
+    assert notes_of(row | {"counts": together}, "ours") == late | {"east": told, "north": told}

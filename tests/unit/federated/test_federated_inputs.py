@@ -12,7 +12,7 @@ from jobs.federated.texts import read
 from tasks.federated.demo import CLINICS, DESIGNS, WORKSHOPS, make_tenants, make_workshops
 from tasks.federated.inputs import common_features, prepare_inputs
 from tasks.federated.parameters import FederatedParameters
-from tasks.federated.steps import require_rank
+from tasks.federated.steps import require_ranges, require_rank
 
 
 def tenants(folder: Path, **headers: str) -> Path:
@@ -105,6 +105,16 @@ def test_a_later_night_has_the_rank_of_its_champion(tmp_path: Path) -> None:
     require_rank(champion, 4)
     with pytest.raises(InputError, match="--lora-rank: the champion's adapter has rank 4, not 16"):
         require_rank(champion, 16)
+
+
+def test_a_later_night_scales_as_its_champion() -> None:
+    require_ranges(None, None)
+    require_ranges([[0.0, 1.0]], [(0.0, 1.0)])
+    with pytest.raises(InputError, match=r"--ranges: .* scaled by each tenant's own rows"):
+        require_ranges(None, [(0.0, 1.0)])
+    for wanted in (None, [(0.0, 2.0)]):
+        with pytest.raises(InputError, match=r"--ranges: .* scaled by other ranges"):
+            require_ranges([[0.0, 1.0]], wanted)
 
 
 def test_tables_are_no_texts(tmp_path: Path) -> None:

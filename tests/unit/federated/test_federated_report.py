@@ -66,10 +66,31 @@ def test_privacy_is_told_either_way() -> None:
     spent = [{"tenant": "north", "rounds": 3, "epsilon": 2.345}]
     told = privacy_told(spent, LOG, private)
     assert "| north | 3 | 2.35 | 8 |" in told and "not covered" in told
+    assert "epsilon of the tenant so far" in told
+    assert "It ended after 2 of 10 rounds: too few tenants had privacy left" in told
+    whole = FederatedParameters.model_validate(
+        {"privacy": {"noise_multiplier": 2}, "rounds": {"rounds": 2}}
+    )
+    assert "It ended" not in privacy_told(spent, LOG, whole)
     adaptive = {"noise_multiplier": 2, "adaptive_clipping": True}
     private = FederatedParameters.model_validate({"privacy": adaptive})
     told = privacy_told(spent, [LOG[0] | {"clipping_norm": 0.5}], private)
     assert "a norm of 1 at first and 0.5 at last" in told
+
+
+def test_privacy_of_records_is_told_as_such() -> None:
+    asked = {"noise_multiplier": 2, "privacy_unit": "record", "sampling_rate": 0.25}
+    private = FederatedParameters.model_validate({"privacy": asked, "ranges": "0:1"})
+    spent = [{"tenant": "north", "rounds": 3, "epsilon": 2.345}]
+    told = privacy_told(spent, LOG, private)
+    assert "| north | 3 | 2.35 | 8 |" in told and "of single records, not of whole" in told
+    assert "epsilon of each record so far" in told
+    assert "in each of 10 steps a round, gradients of rows" in told and "probability 0.25" in told
+    whole = private.model_copy(update={"privacy": private.privacy.model_copy()})
+    whole.privacy.sampling_rate = 1
+    assert "gradients of all rows" in privacy_told(spent, LOG, whole)
+    whole.privacy.privacy_unit = "tenant"
+    assert "Central differential privacy of whole tenants" in privacy_told(spent, LOG, whole)
 
 
 def test_what_the_server_saw_is_told_either_way() -> None:

@@ -174,8 +174,9 @@ def test_an_invite_lies_in_a_file_and_names_no_place(clinics: Federation, tmp_pa
     with pytest.raises(InputError, match=r"--data: there is no .*data.csv"):
         federations.settle_in(text, tmp_path)
     (tmp_path / "data.csv").touch()
-    place, data = federations.settle_in(str(tmp_path / "north.invite"), tmp_path)
-    assert (place, data) == federations.settle_in(text, tmp_path)
+    told = federations.settle_in(str(tmp_path / "north.invite"), tmp_path)
+    assert told == federations.settle_in(text, tmp_path)
+    place, data = (Path(each) for each in told)
     assert place.parent.name == "joined" and data == tmp_path
     assert str(tmp_path) not in (place / "invite.json").read_text()
 
@@ -268,3 +269,37 @@ def test_the_records_name_no_path(clinics: Federation, home: Path) -> None:
     federations.invite("clinics", "north")
     told = json.loads((clinics.folder / "federation.json").read_text())
     assert told == {"name": "clinics", "address": clinics.address}
+
+
+def test_who_joins_for_adapters_has_texts_and_a_model(clinics: Federation, tmp_path: Path) -> None:
+    text, data = federations.invite("clinics", "north"), tmp_path / "data"
+    data.mkdir()
+    with pytest.raises(InputError, match=r"--data: there is no .*texts.jsonl"):
+        federations.settle_in(text, data, "some/model")
+    (data / "texts.jsonl").write_text("")
+    place, folder, model = federations.settle_in(text, data, "some/model")
+    assert (Path(place) / "invite.json").is_file() and Path(folder) == data.resolve()
+    assert model == "some/model"
+    with pytest.raises(InputError, match="--model: there is no folder"):
+        federations.settle_in(text, data, "./nowhere")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "config.json").write_text("{}")
+    told = federations.settle_in(text, data, str(tmp_path / "copy"))
+    assert told[2] == str((tmp_path / "copy").resolve())
+    with pytest.raises(InputError, match=r"--data: there is no .*data.csv"):
+        federations.settle_in(text, data)
+
+
+def test_a_federation_of_adapters_asks_for_the_model_only(
+    clinics: Federation, tmp_path: Path
+) -> None:
+    for name in ("north", "east"):
+        federations.invite("clinics", name)
+    found = prepare_inputs.fn(parameters(model="some/model"))
+    assert found.names == ["east", "north"] and found.door and found.language is not None
+    assert found.language.base is None and found.features == []
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    found = prepare_inputs.fn(parameters(model=str(tmp_path / "base")))
+    assert found.language is not None and found.language.base is not None
+    assert found.checksums == {"base": found.language.base.sha256}
