@@ -48,6 +48,8 @@ that it lives for TEARDOWN_LAG, and more than the minute by which the sums may d
 another user's guard sweeps."""
 HARM = ("flow", "API server", "node", *AT_WORK)
 GIVEN_UP = ("without a step", "expired", "hours passed", "could exceed")
+KILL_SECONDS = 10
+"""Until what Slurm cancels has ended for sure (KillWait), and says no last word."""
 STEPS, SECONDS = 600, 0.2
 LEFT = 150
 """Steps that a job has to go at least where a strike is to meet it at work."""
@@ -139,6 +141,7 @@ class Nights:
             silence = TEARDOWN_LAG.total_seconds() + 75 + self.chance.random() * 15
             time.sleep(max(0.0, began + silence - time.monotonic()))
             cancel()
+            time.sleep(KILL_SECONDS)
 
     def _sweep(self) -> None:
         """The other user's guard leaves the job alone that a living process of ours works at."""
