@@ -44,8 +44,8 @@ from tests.storm.record import StormLog
 
 AT_WORK = ("guard", "bucket", "unheard node")
 """Which strike only a job that makes progress. An unheard node is taken away after it could not say
-that it lives for TEARDOWN_LAG, and more than the minute by which the sums may differ; meanwhile
-another user's guard sweeps."""
+that it lives for two minutes more than TEARDOWN_LAG, since the sums may differ by one minute, and a
+machine is charged from its request on; meanwhile another user's guard sweeps."""
 HARM = ("flow", "API server", "node", *AT_WORK)
 GIVEN_UP = ("without a step", "expired", "hours passed", "could exceed")
 KILL_SECONDS = 10
@@ -138,7 +138,7 @@ class Nights:
         began = time.monotonic()
         with writes_denied():
             self._sweep()
-            silence = TEARDOWN_LAG.total_seconds() + 75 + self.chance.random() * 15
+            silence = TEARDOWN_LAG.total_seconds() + 120 + self.chance.random() * 15
             time.sleep(max(0.0, began + silence - time.monotonic()))
             cancel()
             time.sleep(KILL_SECONDS)
