@@ -62,11 +62,11 @@ def slurm(environment: pytest.MonkeyPatch) -> Iterator[Path]:
         "PYTHON": sys.executable,
     }.items():
         environment.setenv(name, str(value))
-    subprocess.run([SLURM, "install"], check=True)
     environment.setenv("SLURM_CONF", str(folder / "etc/slurm.conf"))
-    environment.setenv("HOME", str(folder / "home"))
     environment.setenv("SKYPILOT_API_SERVER_LOCAL_PORT", str(port + 4))
     try:
+        subprocess.run([SLURM, "install"], check=True)
+        environment.setenv("HOME", str(folder / "home"))
         subprocess.run([SLURM, "up"], check=True)
         yield folder
         stop_api_server()

@@ -23,6 +23,8 @@ from tasks.runs import launch
 from tasks.runs.purse import Purse
 
 SLURM = Path(__file__).with_name("slurm.sh")
+HOURS = 0.1
+"""Of a job at most, unless it says otherwise."""
 
 
 def free_ports(wanted: int) -> int:
@@ -101,13 +103,16 @@ def sweep_as_another_user(home: Path) -> str:
 
 
 class Meter:
-    """What Slurm really ran, looked up every second: seconds by the name of each machine.
+    """What Slurm really ran, looked up every second: each machine by its name and its number.
 
-    A machine is there from its first sight to its last, so it was never shorter.
+    A machine is there from its first sight to its last, so it was never shorter. SkyPilot's own
+    check of a cluster, which looks for FUSE on a node for less than a second, is none.
     """
 
+    PROBE = "bash"
+
     def __init__(self) -> None:
-        self.seen: dict[str, tuple[float, float]] = {}
+        self.seen: dict[tuple[str, str], tuple[float, float]] = {}
         self._over = threading.Event()
         self._reader = threading.Thread(target=self._read)
 
@@ -120,16 +125,24 @@ class Meter:
         self._reader.join()
 
     def seconds(self, place: str) -> float:
-        """Of the machine that SkyPilot calls by `place`, which Slurm has with a suffix."""
-        spans = [(a, b) for name, (a, b) in self.seen.items() if f"{name}-".startswith(f"{place}-")]
-        return sum(last - first for first, last in spans)
+        """Of the machines that SkyPilot calls by `place`, which Slurm has with a suffix."""
+        mine = [span for (name, _), span in self.seen.items() if is_at(name, place)]
+        return sum(last - first for first, last in mine)
 
     def _read(self) -> None:
         while not self._over.wait(1):
-            asked = ["squeue", "-h", "-t", "RUNNING", "-o", "%j"]
-            for name in subprocess.run(asked, capture_output=True, text=True).stdout.split():
-                first, _ = self.seen.get(name, (time.time(), 0))
-                self.seen[name] = (first, time.time())
+            asked = ["squeue", "-h", "-t", "RUNNING", "-o", "%j %i"]
+            listed = subprocess.run(asked, capture_output=True, text=True).stdout
+            for line in listed.splitlines():
+                name, number = line.split()
+                if name != self.PROBE:
+                    first, _ = self.seen.get((name, number), (time.time(), 0))
+                    self.seen[name, number] = (first, time.time())
+
+
+def is_at(name: str, place: str) -> bool:
+    """Whether Slurm's job of that name is the machine that SkyPilot calls by `place`."""
+    return f"{name}-".startswith(f"{place}-")
 
 
 SET_CLOCK = """
@@ -155,21 +168,26 @@ def set_clock(place: str) -> None:
     )
 
 
-def start_night(purse: Purse, spec: JobSpec) -> "subprocess.Popen[str]":
+def nights() -> Path:
+    """What the nights of this cluster have said, one after the other."""
+    return Path(os.environ["LAB"], "log/nights.txt")
+
+
+def start_night(purse: Purse, spec: JobSpec) -> "subprocess.Popen[bytes]":
     """The job in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.cloud.night", purse.run.id, spec.model_dump_json()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with nights().open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.cloud.night", purse.run.id, spec.model_dump_json()],
+            stdout=said,
+            stderr=said,
+        )
 
 
-def until(holds: Callable[[], object], seconds: float = 300) -> None:
+def until(holds: Callable[[], object], seconds: float = 300, pause: float = 0.1) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def kill_api_server(number: int = signal.SIGKILL) -> None:
@@ -195,7 +213,7 @@ def together(purse: Purse, *specs: JobSpec) -> list[object]:
         return list(flows.map(outcome, specs))
 
 
-def job(purse: Purse, step: str = "step", hours: float = 0.1, gpus: int = 2, **config) -> JobSpec:
+def job(purse: Purse, step: str = "step", hours: float = HOURS, gpus: int = 2, **config) -> JobSpec:
     key = f"{purse.run.id}/{step}"
     return JobSpec(
         name="basic.steps",

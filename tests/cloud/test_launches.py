@@ -87,7 +87,7 @@ def unattended(store: None, postgres: str) -> Iterator[Unattended]:
         until(lambda: (known := jobs.find(pool, left.spec.key)) and known.handle)  # its fuse is set
         until(Mirror(left.spec.output).progress)
         night.kill()
-        night.communicate()
+        night.wait()
         kill_api_server()
         set_clock(left.attempt.place)
     settings.cache_clear()
@@ -198,7 +198,7 @@ def test_a_flow_killed_while_its_machine_is_made_is_taken_up_and_stopped_by_a_pe
     night = start_night(purse, wanted)
     until(queue)
     night.kill()
-    night.communicate()
+    night.wait()
     assert attempts.of_job(purse.pool, wanted.key)[0].submitted_at is None
 
     def stop(_progress: Progress) -> None:

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tasks.runs.states import RENEWALS
 from tests.cloud.fixtures import pool, purse, sky, slurm, store
+from tests.cloud.lab import HOURS
 from tests.storm.record import RECORD, StormLog, write_down
 
 __all__ = ["pool", "purse", "sky", "slurm", "store"]
 
+STRIKE_SECONDS = 300
+"""How long a strike on the cluster takes at most, with the pause before it."""
 LOG = pytest.StashKey[StormLog]()
 PROBLEM = pytest.StashKey[str]()
 
@@ -35,8 +39,18 @@ def kills(request: pytest.FixtureRequest, storm_log: StormLog) -> int:
 
 @pytest.fixture(autouse=True)
 def storm_log(request: pytest.FixtureRequest) -> StormLog:
-    """Written down when the test and its fixtures have ended, well or not."""
-    request.node.stash[LOG] = StormLog()
+    """Written down when the test and its fixtures have ended, well or not.
+
+    What it is told is shown at once, and stands in the report of a failure besides.
+    """
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def tell(line: str) -> None:
+        print(line)
+        with capture.global_and_fixture_disabled():
+            print(line, flush=True)
+
+    request.node.stash[LOG] = StormLog(tell)
     return request.node.stash[LOG]
 
 
@@ -67,12 +81,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Time for every kill; and SkyPilot and what it imports use much that is deprecated."""
-    seconds = 900 + 120 * config.getoption("kills", 20)
+    """Time for every kill; and SkyPilot and what it imports use much that is deprecated.
+
+    On the cluster each kill may cost a job the hours of a reservation, and the last job has its
+    renewals. The making of the cluster is not counted.
+    """
+    kills = config.getoption("kills", 20)
+    on_cluster = (kills + 1 + RENEWALS) * HOURS * 3600 + kills * STRIKE_SECONDS
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(seconds))
         if "slurm" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+            item.add_marker(pytest.mark.timeout(on_cluster, func_only=True))
+        elif item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900 + 120 * kills))

@@ -1,7 +1,9 @@
 """What a storm did, and its line in docs/storms.md."""
 
 import subprocess
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +20,12 @@ RECORD = REPOSITORY / "docs/storms.md"
 class StormLog:
     """What one storm did; a test adds what it rented, and what that cost.
 
-    `kills` are those that were asked for, until the test says how many there were.
+    `kills` are those that were asked for, until the test says how many there were; `at_work` how
+    many of each kind met a job at work. `tell` shows a line at once.
     """
 
+    tell: Callable[[str], None] = print
+    at_work: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     machines: int = 0
     dollars: Decimal = Decimal(0)
@@ -36,6 +41,7 @@ def write_down(storm: str, log: StormLog, result: str, record: Path) -> None:
     """One line of the table; a storm that was skipped is none."""
     if result.startswith("skipped"):
         return
+    met = ", ".join(f"{kind} {count}" for kind, count in log.at_work.items())
     cells = [
         datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         commit(),
@@ -43,7 +49,7 @@ def write_down(storm: str, log: StormLog, result: str, record: Path) -> None:
         str(log.kills or ""),
         str(log.machines or ""),
         f"{log.dollars:.2f}" if log.dollars else "",
-        result,
+        f"{result}; struck at work: {met}" if met else result,
     ]
     with record.open("a") as table:
         table.write("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |\n")

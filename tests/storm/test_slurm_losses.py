@@ -111,7 +111,7 @@ def test_the_node_ends_it_all_when_nobody_is_left(purse: Purse) -> None:
     until(lambda: attempts.of_job(purse.pool, wanted.key)[0].submitted_at)
     time.sleep(8)  # until the fuse is lit
     night.kill()
-    night.communicate()
+    night.wait()
     kill_api_server()
     (reservation,) = charge.reservations(purse.pool, wanted.key)
     until(lambda: not queue(), 400)

@@ -21,7 +21,7 @@ def test_a_second_users_guard_leaves_what_runs_and_ends_what_is_not_paid(
         assert sweep_as_another_user(tmp_path) == ""
     finally:
         night.kill()
-        night.communicate()
+        night.wait()
     assert sweep_as_another_user(tmp_path) == "", "it runs on, though nobody works at it"
     (attempt,) = attempts.of_job(purse.pool, wanted.key)
     assert attempt.listed_at and attempt.gone_at is None and len(queue()) == 1

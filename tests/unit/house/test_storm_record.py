@@ -15,6 +15,8 @@ from decimal import Decimal
 def test_calm(kills, storm_log):
     assert kills == 3
     storm_log.machines, storm_log.dollars = 2, Decimal("0.456")
+    storm_log.at_work["guard"] += 1
+    storm_log.tell("the guard struck")
 
 def test_wild(kills):
     assert "|" == "a machine is left"
@@ -34,13 +36,15 @@ def test_every_storm_leaves_a_line(tmp_path: Path) -> None:
     (tmp_path / "test_storms.py").write_text(STORMS)
     record = tmp_path / "storms.md"
     record.write_text("| 2026-01-01 10:00 | abc | test_old.py | 1 | | | passed |\n")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.storm.conftest", "-q", "-c", "/dev/null"]
         + [f"--rootdir={tmp_path}", "--kills=3", f"--record={record}", tmp_path],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
+        text=True,
     )
+    assert done.stdout.splitlines()[0] == "the guard struck", "though the test passed"
     lines = [line.strip("| ").split(" | ") for line in record.read_text().splitlines()[1:]]
     assert [line[2:6] for line in lines] == [
         ["test_storms.py::test_calm", "3", "2", "0.46"],
@@ -48,7 +52,7 @@ def test_every_storm_leaves_a_line(tmp_path: Path) -> None:
         ["test_storms.py::test_ends_badly", "", "", ""],
     ]
     calm, wild, badly = (line[6] for line in lines)
-    assert calm == "passed"
+    assert calm == "passed; struck at work: guard 1"
     assert wild.startswith("failed:") and "a machine is left" in wild and "|" not in wild
     assert badly == "failed: RuntimeError: something is left"
     assert newest(record) == lines[0][0]
