@@ -112,12 +112,18 @@ class Endpoint:
         return code
 
 
+def command(process: psutil.Process) -> str:
+    """Its command line; of one that has ended, and of a zombie, ''."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def _lives(process: psutil.Process) -> bool:
     """Whether it runs. Not counted is what users share, which lives as long as they do."""
-    try:
-        return "infra.keeper" not in process.cmdline()
-    except psutil.Error:  # a zombie's too
-        return False
+    told = command(process)
+    return told != "" and "infra.keeper" not in told
 
 
 def under_load(endpoint: Endpoint, change: Callable[[], object]) -> tuple[list[str], list[Any]]:
