@@ -57,11 +57,13 @@ def test_nothing_that_was_answered_is_lost(alone: User, train_python: Path, kill
         for number in range(kills):
             victim = VICTIMS[number % len(VICTIMS)]
 
-            def kill(victim: str = victim) -> None:
+            def running(victim: str = victim) -> list[psutil.Process]:
                 there = endpoint.below() + alone.processes("postgres")
-                found = [one for one in there if victim in command(one)]
-                assert found, victim
-                for process in found:
+                return [one for one in there if victim in command(one)]
+
+            def kill() -> None:
+                endpoint.wait_for(running)  # it may be starting after the kill before
+                for process in running():
                     with suppress(psutil.NoSuchProcess):  # it has died with another
                         process.kill()
                 endpoint.wait_for(answers_again)
