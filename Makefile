@@ -5,13 +5,14 @@ ENVIRONMENTS := infra/environments
 # Job environments, one file each; those with a folder of tests/jobs have tests of their own.
 ALL_JOBS := $(filter-out audit control dev energyplus node uv %-test,$(basename $(notdir $(wildcard $(ENVIRONMENTS)/*.txt))))
 JOBS := $(notdir $(wildcard tests/jobs/*))
+TYPED := $(JOBS) quantize
 REPORTS := build/tests
 # Which tests: those that each change must pass. `make test TESTS=` runs all of them.
 TESTS ?= not long
 PYTEST = -m pytest -m "$(TESTS)" -p tests.helpers.progress $(COVERAGE) --junitxml=$(REPORTS)/$(@:test-%=%).xml
 
 .PHONY: demo setup test test-flows test-control test-cloud test-jobs $(JOBS:%=test-%) environments \
-  coverage storm check check-jobs $(JOBS:%=check-%) docs figures release benchmark lock audit sbom clean
+  coverage storm check check-jobs $(TYPED:%=check-%) docs figures release benchmark lock audit sbom clean
 
 demo: setup
 	@$(BIN)/nightshift run nightly-ppo --preset demo
@@ -26,7 +27,8 @@ setup: .venv/control
 test:
 	@rm -rf $(REPORTS); failed=0; exec 3>&2; export PROGRESS=3; \
 	$(MAKE) --jobs=2 --keep-going --output-sync=target --no-print-directory \
-	  test-flows test-cloud test-control test-jobs check-jobs $(if $(TESTS),,environments) || failed=1; \
+	  test-flows test-cloud test-control test-jobs $(if $(TESTS),$(JOBS:%=check-%),check-jobs environments) \
+	  || failed=1; \
 	$(BIN)/python -m tests.helpers.summary $(REPORTS) flows control cloud $(JOBS) || failed=1; \
 	exit $$failed
 
@@ -88,13 +90,14 @@ release: .venv/dev
 	@$(MAKE) --no-print-directory check test TESTS=
 
 # The types of the jobs once more, each seen from its own environment: jobs/NAME, or what is named.
-check-jobs: $(JOBS:%=check-%)
+check-jobs: $(TYPED:%=check-%)
 TYPED_train := jobs/dpo jobs/ppo jobs/policy
 TYPED_surrogate := jobs/surrogate jobs/thermal
 TYPED_serve := jobs/serving
+TYPED_quantize := jobs/quantization
 
-$(JOBS:%=check-%): check-%: environment-%-test .venv/dev
-	@python="$$($(BIN)/python -m infra.compute.environments $*-test)" && \
+$(TYPED:%=check-%): check-%: environment-% .venv/dev
+	@python="$$($(BIN)/python -m infra.compute.environments $*)" && \
 	$(BIN)/basedpyright --pythonpath "$$python" $(or $(TYPED_$*),jobs/$*)
 
 .venv/control: $(ENVIRONMENTS)/control.txt pyproject.toml

@@ -3,8 +3,8 @@
     python -m benchmarks.rollback [--repeats 10]
 
 One client asks for 8 tokens without a pause. Each time is told twice, in seconds: from the start
-of the command and from its end, to the end of the first answer of the version that it goes back to.
-The command runs in this process: the start of one and its imports are no part of it.
+of the command, a process of its own, and from its end, to the end of the first answer of the
+version that it goes back to.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def measure(user: User, endpoint: Endpoint, repeats: int) -> list[dict[str, floa
         time.sleep(AFTER)
         for _ in range(repeats):
             began = time.monotonic()
-            code, said, error = user.run_here("models", "rollback", "tiny", "--json")
+            code, said, error = user.run("models", "rollback", "tiny", "--json")
             assert code == 0, error
             (back,) = (one["version"] for one in json.loads(said) if "champion" in one["aliases"])
             commands.append((back, began, time.monotonic(), os.getloadavg()[0]))

@@ -26,7 +26,11 @@ class Client:
             raise ServiceUnavailable(f"no endpoint serves {name} here", self.remedy) from None
         self.keys = rollout_keys()
         self.http = httpx.Client(base_url=address, timeout=SECONDS, trust_env=False)
-        self.state()
+        try:
+            self.state()
+        except ServiceUnavailable:
+            self.http.close()
+            raise
 
     def state(self) -> dict[str, Any]:
         """What is served: `live`, `canary`, `share`, `refused`, `error`, `under_way`.

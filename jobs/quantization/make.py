@@ -40,11 +40,13 @@ def program(job: Job[QuantiseConfig]) -> Outcome:
     done, before = found or (0, None)
     rows = _read(before / MADE) if before else []
     for step, variant in enumerate(config.variants[done:], done + 1):
+        job.progress(step - 1, len(config.variants), variant)
         made = job.scratch / variant
         shutil.rmtree(made, ignore_errors=True)
         row = _make(apart, variant, whole, calibration, made, config.seed)
         rows.append(row)
-        job.progress(step, len(config.variants), row["error"] or variant)
+        if row["error"]:
+            job.progress(step, len(config.variants), f"{variant}: {row['error']}")
 
         def save(folder: Path, before: Path | None = before, made: Path = made) -> None:
             if before:
@@ -56,6 +58,7 @@ def program(job: Job[QuantiseConfig]) -> Outcome:
 
         job.save_checkpoint(step, save)
         before = job.folder / "checkpoints" / f"step-{step:08d}"
+    job.progress(len(config.variants), len(config.variants), "all made")
     assert before is not None
     asked = job.scratch / ASKED
     _write(asked, [{"ids": ids} for ids in held_out])

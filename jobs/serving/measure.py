@@ -33,13 +33,16 @@ def program(job: Job[LoadConfig]) -> Outcome:
     found = job.latest_checkpoint()
     rows: list[dict[str, Any]] = json.loads((found[1] / MEASURED).read_text()) if found else []
     for step, side in enumerate(sides[len(rows) :], len(rows) + 1):
+        job.progress(step - 1, len(sides), side)
         rows.append({"variant": side} | _measured(apart, job, side, prompts))
-        told = rows[-1]["error"] or side
-        if side == CHAMPION and rows[-1]["error"]:
-            raise JobFailed(f"the champion cannot be served: {told}", "Serve it once by itself.")
+        if error := rows[-1]["error"]:
+            if side == CHAMPION:
+                why = f"the champion cannot be served: {error}"
+                raise JobFailed(why, "Serve it once by itself.")
+            job.progress(step, len(sides), f"{side}: {error}")
         text = json.dumps(rows)
-        job.progress(step, len(sides), told)
         job.save_checkpoint(step, lambda folder, text=text: (folder / MEASURED).write_text(text))
+    job.progress(len(sides), len(sides), "all measured")
     answers, measured = job.scratch / "answers.jsonl", job.scratch / "measured.jsonl"
     with answers.open("w") as said, measured.open("w") as figures:
         for row in rows:

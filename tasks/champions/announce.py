@@ -7,8 +7,6 @@ resource `nightshift.model.<name>`. A resumed run announces the same event, by i
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from prefect.events import emit_event
-
 from infra.models.registry import ModelVersion
 from infra.models.verdicts import Verdict
 
@@ -30,6 +28,8 @@ def promoted(candidate: ModelVersion) -> None:
 
 
 def _emit(became: str, candidate: ModelVersion, payload: dict[str, Any]) -> None:
+    from prefect.events import emit_event  # `models rollback` is at it sooner without
+
     event = f"{candidate.kind}.{became}"
     emit_event(
         event,

@@ -39,7 +39,7 @@ class Figures(BaseModel):
     @property
     def name(self) -> str:
         """As the field calls it."""
-        return {CHAMPION: "champion as it is", **VARIANTS}[self.variant]
+        return {CHAMPION: "champion", **VARIANTS}[self.variant]
 
     def metrics(self) -> dict[str, float]:
         """The figures by name, of the registered version."""

@@ -8,19 +8,18 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from infra.inert import plain
+from infra.inert import code, plain
 from infra.models.registry import ModelVersion
 from infra.records import runs
 from jobs.serving.config import CHAMPION
-from tasks.quantization.figures import Figures
+from tasks.quantization.figures import Figures, best
 from tasks.quantization.parameters import QuantizationParameters
 from tasks.runs.artifacts import show
 from tasks.runs.run import Work
 
-HEAD = (
-    *("variant", "quality", "against the champion", "first token, ms", "answer, ms", "tokens/s"),
-    *("memory, MB", "on disk, MB", "objective"),
-)
+QUALITY = ("variant", "quality", "against the champion", "objective")
+LOAD = ("variant", "first token, ms", "answer, ms", "tokens/s", "memory, MB", "disk, MB")
+SHOWS = {"markdown": "this report", "plot": "the plot"}
 
 
 class QuantizationReport(BaseModel):
@@ -58,7 +57,7 @@ def publish_figures(
     draw(found, plot)
     create_table_artifact(
         key="quantization-variants",
-        table=[dict(zip(HEAD, cells(one), strict=True)) for one in found],
+        table=[quality(one) | load(one) for one in found],
     )
     show("quantization", text, {"variants": plot})
     runs.end(work.pool, work.run, "finished", report.model_dump(mode="json"))
@@ -67,18 +66,20 @@ def publish_figures(
 
 def markdown(report: QuantizationReport, parameters: QuantizationParameters) -> str:
     """The report as Markdown."""
-    name = plain(report.model)
-    lines = [f"# Quantised variants of {name}, version {report.champion}", ""]
-    if report.registered:
+    lines = [f"# Quantised variants of {plain(report.model)}, version {report.champion}", ""]
+    chosen = best(report.figures)
+    if report.registered and chosen:
         reference = f"{report.model}@{report.registered}"
         lines.append(
-            f"Version {report.registered} is the fastest variant that holds the objective. "
-            f"`nightshift serve policy --name {reference}` serves it. The champion stays."
+            f"Version {report.registered}, {chosen.name}, is the fastest variant that holds the "
+            f"objective. `nightshift serve policy --name {reference}` serves it. The champion "
+            "stays."
         )
     else:
         lines.append("No variant holds the objective; nothing was registered.")
-    lines += ["", f"| {' | '.join(HEAD)} |", "|---|" + "---:|" * (len(HEAD) - 2) + "---|"]
-    lines += [f"| {' | '.join(cells(one))} |" for one in report.figures]
+    served = [one for one in report.figures if one.error is None]
+    lines += _table(QUALITY, [quality(one) for one in report.figures])
+    lines += _table(LOAD, [load(one) for one in served])
     objective = parameters.objective
     limit = objective.max_latency_ms
     latency = f"within {limit:g} ms" if limit else "in whatever time"
@@ -88,29 +89,43 @@ def markdown(report: QuantizationReport, parameters: QuantizationParameters) -> 
         f"{latency}. Each was asked by {parameters.clients} clients at once, one after another on "
         "this machine; times are medians, with 90th percentiles in brackets.",
     ]
+    lines += ["", "## Where to look next", ""]
+    lines += [f"- {SHOWS[what]}: {code(where)}" for what, where in report.files.items()]
     return "\n".join(lines) + "\n"
 
 
-def cells(one: Figures) -> list[str]:
-    """One row of the table."""
-    objective = "–" if one.variant == CHAMPION else "; ".join(one.missed) or "held"
-    if one.gain is None:
-        return [one.name, *["–"] * (len(HEAD) - 2), plain(one.error or "")]
-    assert one.quality is not None and one.throughput is not None
-    assert one.memory is not None and one.bytes is not None
-    gain, low, high = one.gain
-    against = "–" if one.variant == CHAMPION else f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"
-    return [
-        one.name,
-        f"{one.quality:.3f}",
-        against,
-        _ms(one.first, one.first_p90),
-        _ms(one.answer, one.answer_p90),
-        f"{one.throughput:,.0f}",
-        f"{one.memory / 1e6:,.0f}",
-        f"{one.bytes / 1e6:,.1f}",
-        plain(objective),
+def _table(head: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]:
+    """Of two, each fits in a terminal of 80 columns."""
+    ruler = "|".join("---:" if name not in ("variant", "objective") else "---" for name in head)
+    return ["", f"| {' | '.join(head)} |", f"|{ruler}|"] + [
+        f"| {' | '.join(row.values())} |" for row in rows
     ]
+
+
+def quality(one: Figures) -> dict[str, str]:
+    """A row of `QUALITY`."""
+    told = ["–", "–", plain(one.error or "")]
+    if one.quality is not None and one.gain is not None:
+        gain, low, high = one.gain
+        against, objective = f"{gain:+.3f} ({low:+.3f} to {high:+.3f})", "; ".join(one.missed)
+        told = [f"{one.quality:.3f}", against, plain(objective or "held")]
+        if one.variant == CHAMPION:
+            told[1:] = ["–", "–"]
+    return dict(zip(QUALITY, [one.name, *told], strict=True))
+
+
+def load(one: Figures) -> dict[str, str]:
+    """A row of `LOAD`."""
+    told = ["–"] * (len(LOAD) - 1)
+    if one.throughput is not None and one.memory is not None and one.bytes is not None:
+        told = [
+            _ms(one.first, one.first_p90),
+            _ms(one.answer, one.answer_p90),
+            f"{one.throughput:,.0f}",
+            f"{one.memory / 1e6:,.0f}",
+            f"{one.bytes / 1e6:,.1f}",
+        ]
+    return dict(zip(LOAD, [one.name, *told], strict=True))
 
 
 def _ms(typical: float | None, p90: float | None) -> str:

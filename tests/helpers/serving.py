@@ -103,14 +103,27 @@ class Endpoint:
         below = self.below() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGINT)
         code = self.process.wait(120)
-        # what they all share lives as long as its users
-        left = [one for one in below if one.is_running() and "infra.keeper" not in one.cmdline()]
-        assert not psutil.wait_procs(left, timeout=5)[1]
+        left = psutil.wait_procs(filter(_lives, below), timeout=5)[1]
+        assert not list(filter(_lives, left))
         self.listener.join()
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
         return code
+
+
+def command(process: psutil.Process) -> str:
+    """Its command line; of one that has ended, and of a zombie, ''."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs. Not counted is what users share, which lives as long as they do."""
+    told = command(process)
+    return told != "" and "infra.keeper" not in told
 
 
 def under_load(endpoint: Endpoint, change: Callable[[], object]) -> tuple[list[str], list[Any]]:

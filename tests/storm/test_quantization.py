@@ -1,4 +1,4 @@
-"""Every variant, through a kill of run and job; what is registered answers by its number."""
+"""Every variant, through kills of run and jobs; what is registered answers by its number."""
 
 import json
 import time
@@ -13,17 +13,29 @@ from tests.helpers.users import User
 pytestmark = pytest.mark.timeout(3600)
 
 
-def test_a_killed_run_goes_on_and_what_it_made_is_served(user: User, train_python: Path) -> None:
-    prepare(user, train_python)
+PROGRAMS = {"quantise": "jobs.quantization.make", "measure": "jobs.serving.measure"}
+"""Step → the program of its job."""
+
+
+def kill_in(user: User, step: str) -> None:
+    """Start it, and kill run and program once the step's job has its first checkpoint."""
     killed = user.start(*QUANTISE)
     deadline = time.monotonic() + 900
-    while not list(user.home.glob("jobs/**/checkpoints/step-*")):
+    while not list(user.home.glob(f"jobs/*-{step}-*/checkpoints/step-*")):
         assert killed.poll() is None and time.monotonic() < deadline, killed.communicate()
         time.sleep(0.1)
     killed.kill()
     killed.communicate()
-    for process in user.processes("infra.compute.watchdog"):
+    programs = user.processes(PROGRAMS[step])
+    assert programs
+    for process in programs:
         process.kill()
+
+
+def test_a_killed_run_goes_on_and_what_it_made_is_served(user: User, train_python: Path) -> None:
+    prepare(user, train_python)
+    for step in PROGRAMS:
+        kill_in(user, step)
     again = user.start(*QUANTISE, "--json")
     out, err = again.communicate(timeout=2400)
     assert again.returncode == 0, err
@@ -33,8 +45,9 @@ def test_a_killed_run_goes_on_and_what_it_made_is_served(user: User, train_pytho
     by = {one["variant"]: one for one in report["figures"]}
     assert list(by) == ["champion", "int8", "gptq", "awq", "fp8"]
     assert by["champion"]["error"] is None and by["int8"]["error"] is None, by
-    (result,) = user.home.glob("jobs/*-quantise-*/result.json")
-    assert json.loads(result.read_text())["resumed_from"] >= 1, "variants are made once"
+    for step in PROGRAMS:
+        (result,) = user.home.glob(f"jobs/*-{step}-*/result.json")
+        assert json.loads(result.read_text())["resumed_from"] >= 1, "what is done is done once"
     endpoint = Endpoint(user, f"tiny@{report['registered']}")
     try:
         endpoint.wait_for(endpoint.has_said(f"version {report['registered']} answers"))

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.quantising import REWARD
 from tests.helpers.serving import Endpoint, register, stored
 from tests.helpers.users import CYCLE, User
 
@@ -23,6 +24,7 @@ SERVED = 40
 NIGHT = [
     *CYCLE,
     *("--name", "tiny", "--model", "models/base", "--trajectories", str(SERVED)),
+    *("--reward", "lively.py:lively"),  # the gate tells nothing of a model that never says a vowel
     *("--since-hours", "24", "--iterations", "3", "--learning-rate", "0.003"),
     *("--minimum-gain", "-1", "--min-distinct-ratio", "0", "--max-cost", "5"),
 ]
@@ -83,6 +85,7 @@ def versions(user: User) -> dict[str, Any]:
 
 def test_what_was_served_trains_what_takes_over(user: User, train_python: Path) -> None:
     register(user, train_python)
+    (user.folder / "lively.py").write_text(REWARD)
     endpoint = Endpoint(user)
     try:
         endpoint.wait_for(endpoint.has_said("version 3 answers"))
@@ -102,6 +105,7 @@ def close_the_loop(user: User, endpoint: Endpoint) -> None:
 
     with users(endpoint, lambda _: None) as answers:
         first = night(user, *STAGES)
+    assert first["verdict"]["promote"], first["verdict"]
     assert first["not_promoted"] is None and first["served_from"], first
     assert_trained_on_what_was_served(user, first)
     assert "champion" in versions(user)["5"]["aliases"]

@@ -5,16 +5,17 @@ is killed again and again.
 """
 
 import random
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from infra.settings import REPOSITORY
-from tests.helpers.serving import Endpoint, register, stored, under_load
+from tests.helpers.serving import Endpoint, command, register, stored, under_load
 from tests.helpers.users import User
 
 KEYS = """
@@ -27,7 +28,7 @@ ROLLOUT = (
     "run serving-rollout --model tiny@3 --prompts prompts.jsonl --stage-minutes 0.2"
     " --stage-requests 12 --wait-minutes 0.1"
 ).split()
-VICTIMS = ("ray::SERVE_REPLICA", "jobs.serving.serve", "bin/postgres -D")
+VICTIMS = ("ray::ServeReplica", "jobs.serving.serve", "bin/postgres -D")
 
 
 def stored_of(user: User) -> list[str]:
@@ -56,12 +57,15 @@ def test_nothing_that_was_answered_is_lost(alone: User, train_python: Path, kill
         for number in range(kills):
             victim = VICTIMS[number % len(VICTIMS)]
 
-            def kill(victim: str = victim) -> None:
+            def running(victim: str = victim) -> list[psutil.Process]:
                 there = endpoint.below() + alone.processes("postgres")
-                found = [one for one in there if victim in " ".join(one.cmdline())]
-                assert found, victim
-                for process in found:
-                    process.send_signal(signal.SIGKILL)
+                return [one for one in there if victim in command(one)]
+
+            def kill() -> None:
+                endpoint.wait_for(running)  # it may be starting after the kill before
+                for process in running():
+                    with suppress(psutil.NoSuchProcess):  # it has died with another
+                        process.kill()
                 endpoint.wait_for(answers_again)
 
             answers += under_load(endpoint, kill)[0]

@@ -3,14 +3,19 @@
 import json
 import logging
 from pathlib import Path
+from unittest.mock import patch
 
+import httpx
 import pytest
 
 from infra import objects
 from infra.contract import JobResult
 from infra.database import Pool
+from infra.errors import ServiceUnavailable
 from infra.models import registry
 from infra.records import rollouts
+from infra.serving.client import Client
+from infra.serving.endpoint import address_file
 from infra.settings import settings
 from tasks.champions import announce
 from tasks.champions import rollouts as ends
@@ -88,6 +93,15 @@ def test_without_an_endpoint_the_candidate_waits(
     assert f"nightshift serve policy --name {model}" in caplog.text and "5%" in caplog.text
     assert "no endpoint serves" in str(deploy_second(model, home).not_promoted)
     assert "champion" in aliases(model)["1"] and rollouts.unended(database) == []
+
+
+def test_a_client_whose_endpoint_does_not_answer_is_closed(home: Path) -> None:
+    address_file("gone").parent.mkdir(parents=True)
+    address_file("gone").write_text("http://127.0.0.1:1")
+    close = patch.object(httpx.Client, "close", autospec=True, side_effect=httpx.Client.close)
+    with close as closed, pytest.raises(ServiceUnavailable):
+        Client("gone")
+    assert closed.call_args.args[0].is_closed
 
 
 def test_another_rollout_of_the_model_excludes_it(

@@ -1,5 +1,7 @@
 """Events of the gate: who hears of a candidate, and how often."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -22,7 +24,8 @@ def verdict(promote: bool) -> Verdict:
 @pytest.fixture
 def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     told: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(announce, "emit_event", lambda name, **about: told.append((name, about)))
+    keep = "prefect.events.emit_event"
+    monkeypatch.setattr(keep, lambda name, **about: told.append((name, about)))
     return told
 
 
@@ -45,3 +48,8 @@ def test_a_promotion_is_announced_when_it_serves_not_when_it_is_judged(emitted) 
     announce.promoted(HOUSE)
     ((name, about),) = emitted
     assert name == "surrogate.promoted" and about["payload"]["version"] == "7"
+
+
+def test_commands_about_models_do_not_wait_for_prefect() -> None:
+    code = "import sys, deployments.commands.tables; assert 'prefect' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

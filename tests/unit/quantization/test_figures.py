@@ -1,9 +1,12 @@
 """Which variant is registered: the fastest that keeps enough quality, soon enough."""
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.markdown import Markdown
 
 from infra.errors import InputError
 from tasks.quantization.figures import Figures, best, figures
@@ -55,8 +58,27 @@ def test_what_cannot_be_made_or_served_is_told_and_never_the_best() -> None:
         run="r", model="mine", resumed=False, champion="3", registered=None, figures=found, files={}
     )
     text = markdown(report, QuantizationParameters())
-    assert "| FP8 dynamic | – | – | – | – | – | – | – | not served: no kernel |" in text
+    assert "| FP8 dynamic | – | – | not served: no kernel |" in text
     assert "nothing was registered" in text
+
+
+def test_the_report_names_the_best_and_fits_a_terminal() -> None:
+    found = measured(Objective(), int8=(row("int8"), 0.0), gptq=(row("gptq", tokens=3000), 0.0))
+    report = QuantizationReport(
+        run="r",
+        model="mine",
+        resumed=False,
+        champion="3",
+        registered="4",
+        figures=found,
+        files={"plot": "/home/variants.png"},
+    )
+    text = markdown(report, QuantizationParameters())
+    assert "Version 4, GPTQ W4A16, is the fastest" in text and "`/home/variants.png`" in text
+    screen = Console(width=80, file=StringIO())
+    screen.print(Markdown(text))
+    shown = screen.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "…" not in shown and "GPTQ W4A16" in shown and "first token, ms" in shown
 
 
 def test_a_loss_that_cannot_be_ruled_out_is_too_much_also_where_rewards_are_negative() -> None:
