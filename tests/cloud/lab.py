@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +42,9 @@ def free_ports(wanted: int) -> int:
 
 
 def stop_api_server() -> None:
-    import sky
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be imported here first, after the last test
+        import sky
 
     sky.api_stop()
     end_orphans()

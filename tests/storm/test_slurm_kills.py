@@ -53,6 +53,7 @@ KILL_SECONDS = 10
 STEPS, SECONDS = 600, 0.2
 LEFT = 150
 """Steps that a job has to go at least where a strike is to meet it at work."""
+NEVER = datetime.min.replace(tzinfo=UTC)
 FRESH = timedelta(seconds=10)
 """How old the word of a node may be that is at work."""
 
@@ -73,6 +74,7 @@ class Nights:
     log: StormLog
     chance: random.Random
     number: int = 0
+    nodes_lost: datetime = NEVER
     strikes: list[Strike] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,12 +95,13 @@ class Nights:
             self.process = start_night(self.purse, self.wanted)
 
     def steps_left(self) -> int:
-        """Of the job that a machine is at work at now; 0 where none is."""
+        """Of the job that a machine is at work at now; 0 where none is, or was just taken away."""
         known = attempts.of_job(self.purse.pool, self.wanted.key)
         said = Mirror(self.wanted.output).status(known[-1].number) if known else None
         if not said or said.state != "running" or not said.progress:
             return 0
-        return STEPS - said.progress.step if datetime.now(UTC) - said.seen < FRESH else 0
+        oldest = max(datetime.now(UTC) - FRESH, self.nodes_lost)
+        return STEPS - said.progress.step if said.seen > oldest else 0
 
     def is_well_at_work(self) -> bool:
         self.go_on()
@@ -125,7 +128,7 @@ class Nights:
             case "API server":
                 kill_api_server()
             case "node":
-                cancel()
+                self._take_nodes()
             case "guard":
                 self._sweep()
             case "bucket":
@@ -140,8 +143,12 @@ class Nights:
             self._sweep()
             silence = TEARDOWN_LAG.total_seconds() + 120 + self.chance.random() * 15
             time.sleep(max(0.0, began + silence - time.monotonic()))
-            cancel()
+            self._take_nodes()
             time.sleep(KILL_SECONDS)
+
+    def _take_nodes(self) -> None:
+        cancel()
+        self.nodes_lost = datetime.now(UTC) + timedelta(seconds=KILL_SECONDS)
 
     def _sweep(self) -> None:
         """The other user's guard leaves the job alone that a living process of ours works at."""
