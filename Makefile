@@ -2,9 +2,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 ENVIRONMENTS := infra/environments
-# Job environments, one file each; those with a folder of tests/jobs have tests of their own.
+# Job environments, one file each; those with a folder of tests/jobs have tests of their own, and the
+# longest of these come first.
 ALL_JOBS := $(filter-out audit control dev energyplus node uv %-test,$(basename $(notdir $(wildcard $(ENVIRONMENTS)/*.txt))))
-JOBS := $(notdir $(wildcard tests/jobs/*))
+LONGEST_JOBS := train surrogate
+JOBS := $(LONGEST_JOBS) $(filter-out $(LONGEST_JOBS),$(notdir $(wildcard tests/jobs/*)))
 TYPED := $(JOBS) quantize
 REPORTS := build/tests
 # Which tests: those that each change must pass. `make test TESTS=` runs all of them.
@@ -40,12 +42,12 @@ coverage: .venv/dev
 
 # The longest first, so that neither worker is idle at the end.
 FLOWS := $(wildcard tests/end_to_end/test_*.py)
-LONG := $(patsubst %,tests/end_to_end/test_%.py,\
+LONGEST_FLOWS := $(patsubst %,tests/end_to_end/test_%.py,\
   surrogate_retraining dpo_training kills submit nightly_ppo browser)
 test-flows: .venv/dev
 	@COVERAGE_FILE="$(CURDIR)/.coverage.flows" $(BIN)/python $(PYTEST) \
 	  --numprocesses 2 --dist loadscope --no-loadscope-reorder \
-	  $(LONG) $(sort $(filter-out $(LONG),$(FLOWS)))
+	  $(LONGEST_FLOWS) $(sort $(filter-out $(LONGEST_FLOWS),$(FLOWS)))
 
 test-control: .venv/dev
 	@COVERAGE_FILE="$(CURDIR)/.coverage.control" $(BIN)/python $(PYTEST) tests/integration tests/unit
