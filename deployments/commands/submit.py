@@ -131,7 +131,10 @@ def _follow(client: Any, run: UUID, url: str) -> dict[str, str]:
             "limit": 1,
         },
     ).json()
-    return {"state": state.name, "report": reports[0]["data"] if reports else ""}
+    from tasks.runs.artifacts import without_plots
+
+    report = without_plots(reports[0]["data"]) if reports else ""
+    return {"state": state.name, "report": report}
 
 
 def _wait(client: Any, run: UUID) -> Any:

@@ -42,7 +42,7 @@ class Rounds(Group):
     weighted: bool = Field(
         default=True,
         title="Weighted",
-        description="By the rows that each tenant says it has; never with --noise-multiplier.",
+        description="By the rows that each tenant says it has; never where noise hides tenants.",
     )
     own_bias: bool = Field(
         default=True,

@@ -93,6 +93,11 @@ def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
             arguments["completion_ids"] = [list(ids) for ids in completion_ids]
         if accepted is not None:
             arguments = {key: value for key, value in arguments.items() if key in accepted}
+        if missing := [name for name in required_arguments(function) if name not in arguments]:
+            raise InputError(
+                f"{option} {spec} reads {', '.join(missing)}, which the prompts have not",
+                "Add it to each line of the prompts, or give the argument a default.",
+            )
         try:
             gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
             with torch.random.fork_rng(devices=gpus):
@@ -173,12 +178,27 @@ def _is_float(number: Real) -> bool:
         return False
 
 
+def required_arguments(function: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that it cannot do without."""
+    various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        one.name
+        for one in _parameters(function)
+        if one.default is one.empty and one.kind not in various
+    ]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Of its signature, which some of C have not."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return [inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)]
+
+
 def accepted_arguments(function: Callable[..., Any]) -> set[str] | None:
     """Names of the arguments it takes; None for any."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
+    parameters = _parameters(function)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters}

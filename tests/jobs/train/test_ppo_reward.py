@@ -42,6 +42,7 @@ def test_chat_prompts_give_messages_as_trl_does(tmp_path):
     [
         ("def f(**_): raise KeyError('teeth')", r"raised KeyError: 'teeth' \(line 1 of .*user_"),
         ("def f(**_): return [1.0]", "returned 1 rewards for 2"),
+        ("def f(completions, must, n=1): return [1, 2]", "reads must, which the prompts have not"),
         ("def f(**_): return 0.5", "returned float"),
         ("def f(**_): return [0, float('nan')]", r"returned nan for row 1 \(prompt line 5"),
         ("def f(**_): return [0, float('inf')]", "returned inf for row 1"),
