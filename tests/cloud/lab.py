@@ -26,6 +26,8 @@ from tasks.runs.purse import Purse
 SLURM = Path(__file__).with_name("slurm.sh")
 HOURS = 0.1
 """Of a job at most, unless it says otherwise."""
+STORM_HOURS = 0.25
+"""In a storm of kills: a reservation lasts longer than a node is unheard."""
 
 
 def free_ports(wanted: int) -> int:

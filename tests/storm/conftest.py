@@ -14,7 +14,7 @@ import pytest
 
 from tasks.runs.states import RENEWALS
 from tests.cloud.fixtures import pool, purse, sky, slurm, store
-from tests.cloud.lab import HOURS
+from tests.cloud.lab import STORM_HOURS
 from tests.storm.record import RECORD, StormLog, write_down
 
 __all__ = ["pool", "purse", "sky", "slurm", "store"]
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     renewals. The making of the cluster is not counted.
     """
     kills = config.getoption("kills", 20)
-    on_cluster = (kills + 1 + RENEWALS) * HOURS * 3600 + kills * STRIKE_SECONDS
+    on_cluster = (kills + 1 + RENEWALS) * STORM_HOURS * 3600 + kills * STRIKE_SECONDS
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue

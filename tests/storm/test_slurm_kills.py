@@ -27,7 +27,7 @@ from tasks.runs.purse import Purse
 from tasks.runs.reconcile import reconcile
 from tasks.runs.states import RENEWALS
 from tests.cloud.lab import (
-    HOURS,
+    STORM_HOURS,
     Meter,
     cancel,
     is_at,
@@ -82,7 +82,7 @@ class Nights:
 
     @property
     def wanted(self) -> JobSpec:
-        return job(self.purse, f"step-{self.number}", steps=STEPS, seconds=SECONDS)
+        return job(self.purse, f"step-{self.number}", STORM_HOURS, steps=STEPS, seconds=SECONDS)
 
     def go_on(self) -> None:
         """Begin the next job where one has ended, and a process for it where none lives."""
@@ -109,7 +109,7 @@ class Nights:
 
     def strike(self, victim: str) -> None:
         if victim in AT_WORK:
-            until(self.is_well_at_work, (1 + RENEWALS) * HOURS * 3600, pause=1)
+            until(self.is_well_at_work, (1 + RENEWALS) * STORM_HOURS * 3600, pause=1)
         self.go_on()
         left, began = self.steps_left(), datetime.now(UTC)
         self.log.at_work[victim] += bool(left)
