@@ -32,6 +32,7 @@ from infra.errors import (
     ServiceUnavailable,
 )
 from infra.services import prefect_server
+from tasks.runs.artifacts import without_plots
 from tasks.runs.capability import REFUSED
 
 POLL_SECONDS = 1.0
@@ -131,8 +132,6 @@ def _follow(client: Any, run: UUID, url: str) -> dict[str, str]:
             "limit": 1,
         },
     ).json()
-    from tasks.runs.artifacts import without_plots
-
     report = without_plots(reports[0]["data"]) if reports else ""
     return {"state": state.name, "report": report}
 

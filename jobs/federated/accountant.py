@@ -10,6 +10,8 @@ gradient and with zeros in its place: how many rows there are is known. A noisy 
 release, too: without a row a clipped update may become its opposite, so that its noise counts half.
 """
 
+from functools import lru_cache
+
 from dp_accounting import NeighboringRelation, dp_event
 from dp_accounting.rdp import RdpAccountant
 
@@ -18,14 +20,26 @@ from jobs.federated.config import Privacy, Spent, Unit
 
 def epsilon(spent: list[Spent], delta: float, unit: Unit = "tenant") -> float:
     """Of all releases together (Mironov 2017), for each tenant or each record; 0 for none."""
+    releases = []
+    for each in spent:
+        if each.rounds and unit in ("record", each.unit):
+            doubled = unit == "record" and each.unit == "tenant"
+            noise = each.noise_multiplier / (2 if doubled else 1)
+            releases.append((noise, each.sampling_rate, each.rounds * each.steps))
+    return _composed(tuple(releases), delta) if releases else 0.0
+
+
+@lru_cache
+def _composed(releases: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Epsilon of (noise multiplier, sampling rate, how often).
+
+    With sampling it takes 0.2 s, and most tenants have spent alike.
+    """
     accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
-    counted = [each for each in spent if each.rounds and unit in ("record", each.unit)]
-    for each in counted:
-        doubled = unit == "record" and each.unit == "tenant"
-        noise = dp_event.GaussianDpEvent(each.noise_multiplier / (2 if doubled else 1))
-        release = dp_event.PoissonSampledDpEvent(each.sampling_rate, noise)
-        accountant.compose(release, each.rounds * each.steps)
-    return accountant.get_epsilon(delta) if counted else 0.0
+    for noise, rate, count in releases:
+        gaussian = dp_event.GaussianDpEvent(noise)
+        accountant.compose(dp_event.PoissonSampledDpEvent(rate, gaussian), count)
+    return accountant.get_epsilon(delta)
 
 
 def fits(spent: list[Spent], privacy: Privacy) -> bool:

@@ -9,7 +9,7 @@ for modules of torch: here the gradient of a row is an outer product, whose norm
 import numpy as np
 
 from jobs.federated.config import Privacy
-from jobs.federated.model import Matrix, Weights, slopes
+from jobs.federated.model import Matrix, Weights, descend, slopes
 
 
 def noisy_gradient(
@@ -49,11 +49,9 @@ def fit(
     """As `model.fit`, after so many releases; `random` draws rows and noise, by default of the
     system's: a node that is forked or started again must not draw the same."""
     random = random or np.random.default_rng()
-    found = dict(weights)
-    for _ in range(steps):
-        slope = noisy_gradient(found, x, y, privacy, random)
-        for name, value in found.items():
-            pull = decay * value if name[0] == "w" else 0.0
-            moved = slope[name] + pull + proximal * (value - weights[name])
-            found = found | {name: value - rate * moved}
-    return found
+
+    def gradient(found: Weights) -> Weights:
+        noisy = noisy_gradient(found, x, y, privacy, random)
+        return {n: g + decay * found[n] if n[0] == "w" else g for n, g in noisy.items()}
+
+    return descend(weights, gradient, steps, rate, proximal)

@@ -3,6 +3,8 @@
 Weights are arrays by name: w0 (inputs × units), b0 (units), and with a hidden layer w1, b1.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import expit, logit, xlogy
 from scipy.stats import rankdata
@@ -62,13 +64,24 @@ def fit(
     decay: float,
     proximal: float = 0.0,
 ) -> Weights:
-    """After so many steps of gradient descent on all rows.
+    """After so many steps of gradient descent on all rows."""
+    return descend(weights, lambda found: gradient(found, x, y, decay), steps, rate, proximal)
+
+
+def descend(
+    weights: Weights,
+    gradient: Callable[[Weights], Weights],
+    steps: int,
+    rate: float,
+    proximal: float = 0.0,
+) -> Weights:
+    """After so many steps down `gradient`, a function of the weights.
 
     `proximal` pulls to the weights that it began with (FedProx, Li 2020).
     """
     found = dict(weights)
     for _ in range(steps):
-        slope = gradient(found, x, y, decay)
+        slope = gradient(found)
         found = {
             name: value - rate * (slope[name] + proximal * (value - weights[name]))
             for name, value in found.items()

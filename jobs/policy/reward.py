@@ -73,7 +73,7 @@ def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
     from transformers import TrainerState
 
     randomness = torch.get_rng_state()
-    accepted = accepted_arguments(function)
+    accepted, required = accepted_arguments(function), required_arguments(function)
     lasting = TrainerState()
 
     def rewards(
@@ -93,7 +93,7 @@ def _checked(function: Callable[..., Any], spec: str, option: str) -> Reward:
             arguments["completion_ids"] = [list(ids) for ids in completion_ids]
         if accepted is not None:
             arguments = {key: value for key, value in arguments.items() if key in accepted}
-        if missing := [name for name in required_arguments(function) if name not in arguments]:
+        if missing := [name for name in required if name not in arguments]:
             raise InputError(
                 f"{option} {spec} reads {', '.join(missing)}, which the prompts have not",
                 "Add it to each line of the prompts, or give the argument a default.",
