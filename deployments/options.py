@@ -98,12 +98,13 @@ def flat(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def absolute(model: type[BaseModel], given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The options given, with the files of `folder` that they name as absolute paths."""
-    places = {"__".join(path) for path, field in fields(model) if _is_place(field)}
+    """The options given, with the files of `folder` that they name as absolute paths. A default is
+    the project's own, whatever is there."""
+    places = {"__".join(path): field.default for path, field in fields(model) if _is_place(field)}
     return given | {
         name: _absolute(value, folder)
         for name, value in given.items()
-        if name in places and isinstance(value, str)
+        if name in places and isinstance(value, str) and value != places[name]
     }
 
 

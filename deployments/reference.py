@@ -113,7 +113,7 @@ def _options(parameters: "tuple[click.Parameter, ...] | list[click.Parameter]") 
 def _prose(text: str) -> str:
     """A docstring as Markdown: what is indented is code."""
     paragraphs = []
-    for paragraph in re.split(r"\n\s*\n", cleandoc(text)):
+    for paragraph in re.split(r"\n\s*\n", cleandoc(text).replace("\b\n", "")):
         code = paragraph.startswith("    ")
         paragraphs.append(f"```\n{cleandoc(paragraph)}\n```" if code else paragraph)
     return "\n\n".join(paragraphs) + "\n"

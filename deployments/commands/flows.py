@@ -3,6 +3,7 @@
 Names come from the files of flows/: Prefect is imported for the one flow that is asked for.
 """
 
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,6 @@ class Flows(Commands):
         """Start it with checked parameters."""
         raise NotImplementedError
 
-    def place(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """The values of the options as they are meant where the flow runs."""
-        return given
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         return flow_names()
 
@@ -81,11 +78,13 @@ class Flows(Commands):
             if config and preset:
                 raise InputError("--config and --preset both give values", "Take one of them.")
             values: dict[str, Any] = load_preset(name, preset) if preset else {}
+            here = Path.cwd()  # files are named whole: the same run starts again from anywhere
             if config is not None:
                 values = load_config(Path(config))
-                values = options.over(model, values, self.place(model, options.flat(model, values)))
-            chosen = options.parameters(model, self.place(model, given), values, config)
-            self.start(name, chosen, **own)
+                named = options.absolute(model, options.flat(model, values), here)
+                values = options.over(model, values, named)
+            given = options.absolute(model, given, here)
+            self.start(name, options.parameters(model, given, values, config), **own)
 
         said = "Start from the values of a YAML file, as each run leaves one beside its report."
         own = (click.Option(["--config"], type=click.Path(), help=said), *self.own)
@@ -96,7 +95,7 @@ class Flows(Commands):
         return Flow(
             name,
             callback=begin,
-            help=flow_module(name).__doc__,
+            help=_as_it_stands(flow_module(name).__doc__ or ""),
             params=[*options.options(model), *own],
         )
 
@@ -139,10 +138,11 @@ class Served(Flows):
 
         submit.submit(flow, parameters, own["wait"], own["as_json"])
 
-    def place(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        from deployments import options
 
-        return options.absolute(model, given, Path.cwd())
+def _as_it_stands(text: str) -> str:
+    """The text with click's mark for code (what is indented), whose lines are not to be joined."""
+    paragraphs = cleandoc(text).split("\n\n")
+    return "\n\n".join(f"\b\n{one}" if one.startswith("    ") else one for one in paragraphs)
 
 
 def complete_flows(_ctx: click.Context, _param: object, incomplete: str) -> list[CompletionItem]:

@@ -12,10 +12,11 @@ from infra.compute import jobs
 from infra.database import Pool
 from infra.records import runs
 from infra.records.runs import RunRecord
+from infra.settings import settings
 from tasks.runs.charge import reservations
 
 console = Terminal()
-COLOURS = {"begun": "yellow", "failed": "red", "finished": "green"}
+COLOURS = {"begun": "yellow", "interrupted": "yellow", "failed": "red", "finished": "green"}
 
 
 def show_runs(limit: int, as_json: bool) -> None:
@@ -50,9 +51,17 @@ def show_run(ending: str, as_json: bool) -> None:
         console.print(markdown(text.read_text("utf-8")))
         return
     row = _row(pool, run)
-    say(f"{run.id} has {run.state}, for {row['usd']} dollars.")
+    has = "was" if run.state == "interrupted" else "has"
+    say(f"{run.id} {has} {run.state}, for {row['usd']} dollars.")
+    if run.error:
+        say(run.error)
     if run.report:
         say(f"Its report was written elsewhere: {text}. --json prints what the database has of it.")
+    elif run.state == "interrupted":
+        from tasks.runs.run import CONFIG  # imports Prefect
+
+        config = settings().home / "runs" / run.id / CONFIG
+        say(f"The same command goes on, e.g. `nightshift run {run.flow} --config {config}`.")
     else:
         say("It has no report. `nightshift jobs list` shows its jobs.")
 
@@ -64,6 +73,7 @@ def _row(pool: Pool, run: RunRecord) -> dict[str, Any]:
         "flow": run.flow,
         "name": run.name,
         "state": run.state,
+        "error": run.error,
         "begun": run.begun_at.isoformat(timespec="seconds"),
         "ended": run.ended_at and run.ended_at.isoformat(timespec="seconds"),
         "usd": f"{sum(spent, Decimal(0)):.4f}",

@@ -19,7 +19,8 @@ ASCII = {"✗": "x", "✓": "+", "→": "->", "–": "-", "…": "...", "█": "
 
 
 class Commands(click.Group):
-    """A group that names the commands like one that it does not have, as click does of options."""
+    """A group that names the commands like one that it does not have, as click does of options; all
+    where none is like it."""
 
     group_class = type
 
@@ -29,8 +30,9 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            if near := get_close_matches(args[0], self.list_commands(ctx)):
-                error.message += f" (Possible commands: {', '.join(near)})"
+            known = self.list_commands(ctx)
+            near = get_close_matches(args[0], known) or known
+            error.message += f" (Possible commands: {', '.join(near)})"
             raise
 
 

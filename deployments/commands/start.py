@@ -21,7 +21,7 @@ from infra.errors import ServiceUnavailable
 from infra.inert import Formatter
 from infra.services import prefect_server
 from infra.settings import settings
-from tasks.runs.plan import usd_at_most
+from tasks.runs.plan import require_budget, usd_at_most
 from tasks.runs.states import RENEWALS
 
 errors = Terminal(stderr=True)
@@ -52,7 +52,8 @@ def run(name: str, parameters: BaseModel, as_json: bool) -> None:
 def show_plan(name: str, parameters: Any, as_json: bool) -> None:
     """What would run, where, at which price; nothing is run or reserved.
 
-    Raises InputError for a file that the run would not find.
+    Raises InputError for a file that the run would not find, and, once the plan is shown, where the
+    budget of the run is too small for a job of it.
     """
     if fault := options.absent(type(parameters), parameters):
         raise fault
@@ -65,6 +66,7 @@ def show_plan(name: str, parameters: Any, as_json: bool) -> None:
         told: dict[str, Any] = {"gate": gate.model_dump()} if gate else {}
         told |= {"promotion": promotion} if promotion else {}
         tell({"steps": rows, "usd_at_most": str(total), **told})
+        require_budget(steps, parameters)
         return
     if not steps:
         console.print(f"{name} launches no jobs and costs nothing.")
@@ -95,7 +97,13 @@ def show_plan(name: str, parameters: Any, as_json: bool) -> None:
         f"${once:.4f} if every job takes its hours once. A job whose hours pass goes on from its "
         f"checkpoint, up to {RENEWALS} times, and --max-cost bounds them all."
     )
+    if once > parameters.max_cost:
+        console.print(
+            "--max-cost is less than that. A run whose jobs take all their hours ends at the job "
+            f"that ${parameters.max_cost:f} cannot pay; the same command with more goes on."
+        )
     console.print(f"At most ${total:.4f}. Nothing was run or reserved.")
+    require_budget(steps, parameters)
 
 
 def _promotion(parameters: Any) -> str | None:

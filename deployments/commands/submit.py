@@ -74,6 +74,8 @@ def submit(flow: str, parameters: BaseModel, wait: bool, as_json: bool) -> None:
             (errors if as_json else console).print(f"{created.name}  {url}")
             if wait:
                 told |= _follow(client, created.id, url)
+            elif not as_json:
+                console.print(f"  → {_cancelling(created.id)} stops it.")
     except (httpx.TransportError, PrefectHTTPStatusError) as error:
         raise ServiceUnavailable(
             f"the Prefect server at {ui} does not answer: {str(error).splitlines()[0]}",
@@ -116,9 +118,7 @@ def _follow(client: Any, run: UUID, url: str) -> dict[str, str]:
     try:
         state = _wait(client, run)
     except KeyboardInterrupt:
-        prefect = Path(sys.executable).with_name("prefect")
-        stop = f"{prefect_server.for_a_shell()} {shlex.quote(str(prefect))}"
-        errors.print(f"The run goes on: {url}\n  → {stop} flow-run cancel {run} stops it.")
+        errors.print(f"The run goes on: {url}\n  → {_cancelling(run)} stops it.")
         raise SystemExit(INTERRUPTED) from None
     if not state.is_completed():
         kind = REFUSED if state.name == REFUSED else state.type.value
@@ -134,6 +134,12 @@ def _follow(client: Any, run: UUID, url: str) -> dict[str, str]:
     ).json()
     report = without_plots(reports[0]["data"]) if reports else ""
     return {"state": state.name, "report": report}
+
+
+def _cancelling(run: UUID) -> str:
+    """The command that cancels a run, for a shell."""
+    prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
+    return f"{prefect_server.for_a_shell()} {prefect} flow-run cancel {run}"
 
 
 def _wait(client: Any, run: UUID) -> Any:

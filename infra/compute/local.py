@@ -92,7 +92,8 @@ class LocalLauncher:
             if wanted > present:
                 raise LaunchError(
                     f"this machine has {present} {what}, the job asks for {wanted:g}",
-                    "Ask for less, or for another --target.",
+                    f"{'Give fewer --accelerators' if what == 'GPUs' else 'Ask for less'}, or "
+                    "another --target.",
                 )
         if resources.use_spot:
             raise LaunchError("this machine has no spot price", "Ask for no spot machine.")

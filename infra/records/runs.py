@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from infra.database import Pool
 from infra.database.keys import whole_key
 
+BEGUN = "SELECT id FROM runs WHERE flow = %s AND fingerprint = %s AND state = 'begun'"
+
 
 class Run(BaseModel):
     """One run of a flow. `resumed`: an earlier process began it and did not end it."""
@@ -24,14 +26,20 @@ class Run(BaseModel):
     resumed: bool
 
 
+def begun(pool: Pool, flow: str, identity: dict[str, Any]) -> str | None:
+    """The id of the begun run of `flow` with this identity, which `begin` would take up."""
+    with pool.connection() as connection:
+        row = connection.execute(BEGUN, [flow, _fingerprint(identity)]).fetchone()
+    return row["id"] if row else None
+
+
 def begin(pool: Pool, flow: str, identity: dict[str, Any]) -> Run:
     """The begun run of `flow` with the same identity, or a new one.
 
     `identity` is what makes two starts the same work: the parameters that shape the result and
     the checksums of the files they name, as JSON values.
     """
-    text = json.dumps(identity, sort_keys=True)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    fingerprint = _fingerprint(identity)
     fresh = f"{flow}-{uuid4().hex[:8]}"
     with pool.connection() as connection:
         connection.execute(
@@ -39,12 +47,13 @@ def begin(pool: Pool, flow: str, identity: dict[str, Any]) -> Run:
             " ON CONFLICT (flow, fingerprint) WHERE state = 'begun' DO NOTHING",
             [fresh, flow, Jsonb(identity), fingerprint],
         )
-        row = connection.execute(
-            "SELECT id FROM runs WHERE flow = %s AND fingerprint = %s AND state = 'begun'",
-            [flow, fingerprint],
-        ).fetchone()
+        row = connection.execute(BEGUN, [flow, fingerprint]).fetchone()
     assert row is not None
     return Run(id=row["id"], flow=flow, resumed=row["id"] != fresh)
+
+
+def _fingerprint(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def flow_of(run_id: str) -> str:
@@ -63,19 +72,26 @@ def end(pool: Pool, run: Run, state: str, report: dict[str, Any] | None = None) 
 
 
 class RunRecord(BaseModel):
-    """A run as the database has it. `name`: of the model that it is about."""
+    """A run as the database has it. `name`: of the model that it is about.
+
+    `state`: begun, interrupted (the next start of the same goes on), finished or failed. `error`:
+    what the last process that worked at it said, if it ended by an error.
+    """
 
     id: str
     flow: str
     name: str | None
     state: str
+    error: str | None
     begun_at: datetime
     ended_at: datetime | None
     report: dict[str, Any] | None
 
 
 SELECT_RECORD = (
-    "SELECT id, flow, parameters->>'name' AS name, state, begun_at, ended_at, report FROM runs"
+    "SELECT id, flow, parameters->>'name' AS name, error, begun_at, ended_at, report,"
+    " CASE WHEN state = 'begun' AND error IS NOT NULL THEN 'interrupted' ELSE state END AS state"
+    " FROM runs"
 )
 
 
@@ -117,16 +133,20 @@ def reports(pool: Pool, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {row["id"]: row["report"] for row in rows}
 
 
-def swap_flow_run(pool: Pool, run: Run, flow_run: str | None) -> str | None:
-    """Store which flow run works at a run, None once its process has ended by itself; the last one.
+def swap_flow_run(
+    pool: Pool, run: Run, flow_run: str | None, error: str | None = None
+) -> str | None:
+    """Store which flow run works at a run, None once its process has ended by itself, and the error
+    that it ended with; the last one that worked at it.
 
     Only for who holds the run's lock: where there is a last one, its process was killed.
     """
     with pool.connection() as connection:
         row = connection.execute(
-            "UPDATE runs SET flow_run = %s FROM (SELECT id, flow_run FROM runs WHERE id = %s) last"
+            "UPDATE runs SET flow_run = %s, error = %s"
+            " FROM (SELECT id, flow_run FROM runs WHERE id = %s) last"
             " WHERE runs.id = last.id RETURNING last.flow_run",
-            [flow_run, run.id],
+            [flow_run, error, run.id],
         ).fetchone()
     assert row is not None
     return row["flow_run"]

@@ -8,8 +8,14 @@ Of records, one release is the noisy sum of gradients in one local step, of rows
 drawn with the sampling rate (Abadi 2016; Mironov 2019). Neighbours are tenants with a row's
 gradient and with zeros in its place: how many rows there are is known. A noisy mean of tenants is a
 release, too: without a row a clipped update may become its opposite, so that its noise counts half.
+
+    python -m jobs.federated.accountant < asked.json       (from the folder of the project)
+
+prints the epsilon of each list of releases in {"spent": [[...], ...], "delta": ..., "unit": ...}.
 """
 
+import json
+import sys
 from functools import lru_cache
 
 from dp_accounting import NeighboringRelation, dp_event
@@ -45,3 +51,9 @@ def _composed(releases: tuple[tuple[float, float, int], ...], delta: float) -> f
 def fits(spent: list[Spent], privacy: Privacy) -> bool:
     """Whether all of it is within the budget."""
     return epsilon(spent, privacy.delta, privacy.privacy_unit) <= privacy.max_epsilon
+
+
+if __name__ == "__main__":
+    told = json.load(sys.stdin)
+    lists = [[Spent.model_validate(each) for each in releases] for releases in told["spent"]]
+    print(json.dumps([epsilon(each, told["delta"], told["unit"]) for each in lists]))

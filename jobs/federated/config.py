@@ -210,6 +210,17 @@ class Spent(Group):
     steps: int = 1
 
 
+def spends(rounds: Rounds, privacy: Privacy, count: int) -> Spent:
+    """What `count` such rounds spend of a tenant's privacy."""
+    return Spent(
+        noise_multiplier=privacy.noise_multiplier,
+        rounds=count,
+        unit=privacy.privacy_unit,
+        sampling_rate=privacy.sampling_rate,
+        steps=rounds.local_steps if privacy.of_records else 1,
+    )
+
+
 class FederatedConfig(JobConfig):
     """Of a job. `tenants` is the folder with one of each tenant; nothing of it is copied. With a
     `door`, the folder of a federation, they come to its `address` from their own machines instead.
@@ -239,14 +250,7 @@ class FederatedConfig(JobConfig):
 
     def spends(self, rounds: int) -> Spent:
         """What so many rounds of this run spend of a tenant's privacy."""
-        privacy, records = self.privacy, self.privacy.of_records
-        return Spent(
-            noise_multiplier=privacy.noise_multiplier,
-            rounds=rounds,
-            unit=privacy.privacy_unit,
-            sampling_rate=privacy.sampling_rate,
-            steps=self.rounds.local_steps if records else 1,
-        )
+        return spends(self.rounds, self.privacy, rounds)
 
     @property
     def clipping_range(self) -> float:

@@ -125,6 +125,11 @@ class FederatedParameters(RunParameters):
         """What excludes each other, or would be ignored; in words for people, with the names of
         the fields, which a command tells as options."""
         rounds, privacy = self.rounds, self.privacy
+        if self.model and privacy.of_records:
+            yield (
+                "privacy_unit record is of tables only, not of a model's adapter; choose tenant, "
+                "or leave model out"
+            )
         if self.model:
             yield from _given(
                 "is of tables, and with model a run trains an adapter on texts; leave one of the "
@@ -221,12 +226,7 @@ class FederatedParameters(RunParameters):
             "many were is not told",
             adaptive_clipping=privacy.adaptive_clipping,
         )
-        if self.model:
-            yield (
-                "privacy_unit record is of tables only, not of a model's adapter; choose tenant, "
-                "or leave model out"
-            )
-        elif not self.ranges:
+        if not self.ranges and not self.model:
             yield (
                 "ranges is needed with privacy_unit record: columns scaled by a tenant's own rows "
                 "would tell of single ones; say what is usual, from what is known without them"
@@ -238,10 +238,16 @@ class FederatedParameters(RunParameters):
         return [name.strip() for name in (self.features or "").split(",") if name.strip()]
 
     def scales(self, features: list[str]) -> Ranges | None:
-        """The range of each feature; None without any. Raises InputError where one has none."""
+        """The range of each feature; None without any. Raises InputError where one has none, or
+        is of no feature."""
         if self.ranges is None:
             return None
         found = dict(_read_ranges(self.ranges))
+        if strange := sorted(found.keys() - {"", *features}):
+            raise InputError(
+                f"--ranges: {', '.join(strange)} is none of the columns {', '.join(features)}",
+                "Name columns that the tenants have, or give --features.",
+            )
         if lacking := [name for name in features if name not in found and "" not in found]:
             raise InputError(
                 f"--ranges: none is given of {', '.join(lacking)}",

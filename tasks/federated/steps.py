@@ -16,12 +16,13 @@ from infra.errors import InputError
 from infra.models import registry
 from infra.models.registry import ModelVersion
 from infra.records import privacy, runs
-from jobs.federated.config import FederatedConfig, Privacy
+from jobs.federated.config import FederatedConfig
 from jobs.federated.door import cannot_open
 from tasks.champions.candidate import champion_input, read_lines, require_kind
 from tasks.federated import KIND
 from tasks.federated.inputs import Given
 from tasks.federated.parameters import FederatedParameters, Ranges
+from tasks.federated.spending import ENVIRONMENT, protected, require_privacy
 from tasks.policy import champion as policy
 from tasks.policy import design
 from tasks.runs.plan import Step
@@ -30,23 +31,15 @@ from tasks.runs.run import Work
 TRAIN = Step[FederatedParameters](
     "train",
     "federated.train",
-    "federated",
+    ENVIRONMENT,
     lambda p: p.hours,
     lambda p: Resources(cpus=1, memory_gb=4 if p.model else 2),
     here=True,
-    remark=lambda p: protected(p.privacy),
+    remark=lambda p: protected(p.rounds, p.privacy),
 )
 STEPS = (replace(design.BASE, planned=lambda p: p.model == design.DEMO), TRAIN)
 MODEL, ADAPTER = "model.json", "adapter/adapter_config.json"
 """What a version says of itself: a table's, a language model's."""
-
-
-def protected(privacy: Privacy) -> str:
-    """Whose privacy a run protects, for its plan."""
-    if not privacy.noise_multiplier:
-        return ""
-    whose = "single records" if privacy.of_records else "whole tenants"
-    return f"privacy of {whose}, epsilon {privacy.max_epsilon:g} at most"
 
 
 @task(name="complete inputs", cache_policy=NO_CACHE)
@@ -131,7 +124,11 @@ def _read(version: ModelVersion, file: str) -> dict[str, Any]:
 def train_together(
     work: Work[FederatedParameters], champion: ModelVersion | None, given: Given
 ) -> JobResult:
-    """The rounds, on this machine; what they release of each tenant is written down before."""
+    """The rounds, on this machine; what they release of each tenant is written down before.
+
+    Raises InputError before anything costs money where the address of the federation is taken, or
+    too few tenants have privacy left.
+    """
     parameters = work.parameters
     names = runs.pin(work.pool, work.run, "tenants", given.names)
     inputs: dict[str, Stored] = {}
@@ -158,7 +155,10 @@ def train_together(
         privacy=parameters.privacy,
         spent=runs.pin(work.pool, work.run, "releases", before if private else {}),
     )
-    _require_free(work, given)
+    if jobs.find(work.pool, f"{work.run.id}/{TRAIN.name}") is None:
+        _require_free(given)
+        if private:
+            require_privacy(config)
     if private:
         releases = config.spends(config.rounds.rounds).model_dump()
         privacy.reserve(work.pool, work.run.id, parameters.name, names, releases)
@@ -171,11 +171,9 @@ def train_together(
     return result
 
 
-def _require_free(work: Work[FederatedParameters], given: Given) -> None:
+def _require_free(given: Given) -> None:
     """Raises InputError where something else listens on the federation's address."""
-    if given.address is None or jobs.find(work.pool, f"{work.run.id}/{TRAIN.name}") is not None:
-        return  # the run's own job may
-    if reason := cannot_open(given.address):
+    if given.address is not None and (reason := cannot_open(given.address)):
         raise InputError(
             f"--federation: {reason}",
             "End what listens there, perhaps another run of the same federation.",

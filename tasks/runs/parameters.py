@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from infra.contract import MODEL_NAME, in_order
 from tasks.runs.purse import Target
 
-Hours = Annotated[float, Field(gt=0, le=168)]
+Hours = Annotated[float, Field(gt=0, le=168, allow_inf_nan=False)]
 """The window of a step: it is ended after so many hours, a week at most."""
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
 """The name of a model in the registry."""

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from infra.contract import Resources
+from infra.errors import InputError
 from tasks.runs.offers import cheapest, price
 from tasks.runs.parameters import RunParameters
 from tasks.runs.purse import Target
@@ -71,6 +72,18 @@ def usd_at_most(planned: Iterable[PlannedStep], parameters: RunParameters) -> De
     """Dollars that a run may cost: that of its jobs with their renewals, and never above its own
     budget."""
     return min(sum((one.usd_at_most for one in planned), Decimal(0)), parameters.max_cost)
+
+
+def require_budget(planned: Iterable[PlannedStep], parameters: RunParameters) -> None:
+    """Raises InputError where the hours of one job alone cost more than the whole run may."""
+    for one in planned:
+        if one.usd_a_window > parameters.max_cost:
+            raise InputError(
+                f"--max-cost: the run may cost ${parameters.max_cost:f}, and its job {one.step} "
+                f"of {one.max_hours:g} hours costs ${one.usd_a_window:f}: it could never begin",
+                f"Give --max-cost at least {one.usd_a_window:f}, or the job fewer hours "
+                "(`--hours`; `--help` names those of each job).",
+            )
 
 
 def _priced(step: Step[Any], parameters: RunParameters) -> PlannedStep:

@@ -35,7 +35,7 @@ from infra.settings import settings
 from tasks.runs import crashed
 from tasks.runs.curves import TRAINING, Curves
 from tasks.runs.launch import Watcher, run_job
-from tasks.runs.plan import P, Step
+from tasks.runs.plan import P, Step, plan, require_budget
 from tasks.runs.progress import Watch
 from tasks.runs.purse import Purse, fill
 from tasks.runs.reconcile import reconcile, run_lock
@@ -165,12 +165,15 @@ def begin(
     """Begin a run, or take up the one that a killed process began with the same identity.
 
     The identity is made of the parameters and the `checksums` of the files they name. First the
-    object store must take what the run will make, and what dead processes left is put right. An
-    error that is final closes the run as failed.
+    object store must take what the run will make, each job of a new run must have a place that its
+    budget can pay, and what dead processes left is put right. An error that is final closes the run
+    as failed.
     """
     check_writable(settings().objects_uri)
     pool = database.pool()
     identity = parameters.model_dump(mode="json", exclude=NOT_IDENTITY) | {"files": checksums}
+    if runs.begun(pool, flow, identity) is None:
+        require_budget(plan(steps, parameters), parameters)
     run = runs.begin(pool, flow, identity)
     with run_lock(run.id):
         killed = runs.swap_flow_run(pool, run, flow_run.id)
@@ -188,12 +191,12 @@ def begin(
         except BaseException as error:
             if isinstance(error, FINAL) and not isinstance(error, ProviderUnavailable):
                 runs.end(pool, run, "failed")
-            _clear_flow_run(pool, run)
+            _clear_flow_run(pool, run, str(error) or type(error).__name__)
             raise
         _clear_flow_run(pool, run)
 
 
-def _clear_flow_run(pool: Pool, run: Run) -> None:
+def _clear_flow_run(pool: Pool, run: Run, error: str | None = None) -> None:
     """Nobody works at the run any more."""
     with contextlib.suppress(psycopg.Error):
-        runs.swap_flow_run(pool, run, None)
+        runs.swap_flow_run(pool, run, None, error)

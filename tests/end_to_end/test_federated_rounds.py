@@ -5,6 +5,7 @@ One owner runs three times; every test looks at what that left.
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -118,10 +119,13 @@ def test_the_second_night_goes_on_from_the_champion(nights: Nights) -> None:
     assert "| north | 2 | 0." in told and "over all nights" in told
 
 
-def test_a_tenant_without_privacy_left_is_left_out_and_told(nights: Nights) -> None:
+def test_a_night_for_which_no_privacy_is_left_is_refused_before_its_job(nights: Nights) -> None:
     code, out, err = nights.spent
-    assert code != 0 and "0 tenants took part" in err, out + err
-    assert "north: its privacy is spent" in err and "of 0.8" in err and "Traceback" not in err
+    assert code == 2 and "--max-epsilon: 0 of 2 tenants have privacy left" in err, out + err
+    assert re.search(r"exceeds 0\.8 for north \d\.\d\d; west \d\.\d\d", err), err
+    failed = nights.user.json("runs", "list")[0]
+    assert failed["state"] == "failed" and "--max-epsilon" in failed["error"]
+    assert failed["usd"] == "0.0000"
 
 
 def test_jobs_and_budget_say_the_same_sum(nights: Nights) -> None:
@@ -132,12 +136,20 @@ def test_jobs_and_budget_say_the_same_sum(nights: Nights) -> None:
     assert Decimal(project["reserved"]) == 0
 
 
+def test_a_plan_tells_what_a_run_spends_of_privacy(nights: Nights) -> None:
+    code, plan, err = nights.user.run_here(*ROUNDS, "--noise-multiplier", "20", "--plan", "--json")
+    assert code == 0, err
+    told = re.search(r"epsilon (\d+\.\d\d) by this run, epsilon 8 at most", plan)
+    assert told and 0 < float(told[1]) < 2
+
+
 @pytest.mark.parametrize(
     ("given", "named", "code"),
     [
         (["--tenants", "nowhere"], "--tenants", 2),
         (["--label", "nothing"], "--label", 2),
-        (["--max-cost", "0.0001"], "budget", 3),
+        (["--max-cost", "0.0001"], "could never begin", 2),
+        (["--ranges", "nosuch=0:1"], "--ranges: nosuch is none of the columns", 2),
         (["--features", "marker_01"], "--features: the champion was trained on", 2),
         (["--hidden", "4"], "--hidden: the champion has 0", 2),
     ],

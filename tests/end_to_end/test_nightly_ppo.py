@@ -218,7 +218,7 @@ def test_the_notebook_of_the_python_api_runs(lasting_user: User) -> None:
         ({"--reward": "no colon"}, "--reward", 2),
         ({"--reward": "myrewards:broken"}, "--reward", 7),
         ({"--max-cost": "0"}, "--max-cost", 2),
-        ({"--max-cost": "0.0001"}, "no room", 3),
+        ({"--max-cost": "0.0001"}, "could never begin", 2),
         ({"--target": "sky"}, "--target", 2),
         ({"--hours": "-1"}, "--hours", 2),
         ({"--accelerators": "H100:8"}, "GPUs", 6),

@@ -99,8 +99,11 @@ def test_what_was_stored_but_not_acknowledged_comes_again_and_is_stored_once(
         assert "and what waited there" in running.log()
         broker.publish((EVENTS, json.dumps({"count": 3})))
         wait_until(lambda: len(events(database)) == 4, running)
-    assert observed(database) == loads(range(3)) and events(database) == [0, 1, 2, 3]
-    assert deliveries(database, 0) == [], "the bridge has acknowledged everything"
+        broker.publish((EVENTS, json.dumps({"count": 4})))
+        wait_until(lambda: len(events(database)) == 5, running)
+    assert observed(database) == loads(range(3)) and events(database) == [0, 1, 2, 3, 4]
+    left = deliveries(database, 0)  # the last may have been stored as the bridge was ended
+    assert len(left) <= 1, "the bridge has acknowledged what came before the last"
 
 
 def test_it_comes_back_when_the_broker_does(

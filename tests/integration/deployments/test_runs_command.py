@@ -22,6 +22,13 @@ def test_a_run_is_listed_with_its_cost_and_shown_with_its_report(home: Path, pur
     assert row["state"] == "begun" and row["ended"] is None and float(row["usd"]) > 0
     assert "has begun" in say("runs", "show", run.id) and "no report" in say("runs", "show", run.id)
 
+    runs.swap_flow_run(purse.pool, run, None, "the disk is full")
+    assert tell("runs", "show", run.id)["state"] == "interrupted"
+    shown = say("runs", "show", run.id)
+    assert "the disk is full" in shown and f"{run.id}/config.yaml" in shown
+    runs.swap_flow_run(purse.pool, run, "taken up")
+    assert "has begun" in say("runs", "show", run.id)
+
     report = home / "report.md"
     report.write_text("# The night\n\n**All is well.**\n")
     runs.end(purse.pool, run, "finished", {"files": {"markdown": str(report)}})
@@ -33,6 +40,13 @@ def test_a_run_is_listed_with_its_cost_and_shown_with_its_report(home: Path, pur
     report.unlink()
     assert "written elsewhere" in say("runs", "show", ending)
     assert run.id in say("runs", "list")
+
+
+def test_a_failed_run_says_why(home: Path, purse: Purse) -> None:
+    runs.end(purse.pool, purse.run, "failed")
+    runs.swap_flow_run(purse.pool, purse.run, None, "--reward: it raised ValueError")
+    shown = say("runs", "show", purse.run.id)
+    assert "has failed" in shown and "--reward: it raised ValueError" in shown
 
 
 def test_none_and_several_are_told_apart(database: Pool) -> None:

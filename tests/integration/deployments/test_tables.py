@@ -251,10 +251,16 @@ def test_a_plan_adds_up_and_runs_nothing(home: Path) -> None:
     assert all(Decimal(s["usd_at_most"]) == 4 * Decimal(s["usd_a_window"]) for s in told["steps"])
     table = say("run", "nightly-ppo", "--preset", "demo", "--plan")
     assert f"At most ${Decimal(told['usd_at_most']):.4f}. Nothing was run or reserved." in table
-    bounded = say("run", "nightly-ppo", "--preset", "demo", "--plan", "--max-cost", "0.01")
-    assert "At most $0.0100." in bounded
+    once = max(Decimal(s["usd_a_window"]) for s in told["steps"])
+    bounded = say("run", "nightly-ppo", "--preset", "demo", "--plan", "--max-cost", str(once))
+    assert f"At most ${once}." in bounded and "ends at the job" in " ".join(bounded.split())
     assert "promoted at once: NIGHTSHIFT_SERVED_MODELS lacks design" in table
     assert not home.exists()
+
+
+def test_a_plan_refuses_a_budget_that_one_job_alone_exceeds(home: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)--max-cost: .*0\.001.*could never begin.*at least"):
+        say("run", "nightly-ppo", "--preset", "demo", "--plan", "--max-cost", "0.001")
 
 
 def test_a_plan_tells_of_the_rollout_of_a_served_model(

@@ -37,6 +37,16 @@ def test_what_a_run_was_told_is_a_config_of_the_same_run(flow: str, tmp_path: Pa
     assert told(flow, "--config", str(file)) == parameters
 
 
+def test_files_are_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config that a run leaves starts the same from any folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.jsonl").touch()
+    (tmp_path / "night.yaml").write_text("held_out: prompts.jsonl\n")
+    found = told("nightly-ppo", "--config", "night.yaml", "--prompts", "prompts.jsonl")
+    assert found.prompts == found.held_out == str(tmp_path / "prompts.jsonl")
+    assert told("nightly-ppo", "--prompts", "nowhere.jsonl").prompts == "nowhere.jsonl"
+
+
 def test_options_come_on_top_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "night.yaml"
     file.write_text("max_cost: 3\nppo:\n  iterations: 5\ngate:\n  max_kl: 7\n")

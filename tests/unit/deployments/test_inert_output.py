@@ -78,7 +78,7 @@ def budget(text: str) -> Budget:
 
 def ran(text: str) -> runs.RunRecord:
     return runs.RunRecord(
-        id=text, flow=text, name=text, state="finished", begun_at=NOW, ended_at=NOW,
+        id=text, flow=text, name=text, state="finished", error=text, begun_at=NOW, ended_at=NOW,
         report={"files": {"markdown": text}},
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ DATA: dict[str, Patch] = {
     "status": returns(services, "status", lambda t: [
         {"service": t, "running": True, "where": t}]),
     f"feedback import {__file__}": returns(feedback, "read", raising),
-    "run cost-guard --plan": several(
+    "run nightly-ppo --plan": several(
         returns(start, "capability", lambda t: SimpleNamespace(
             plan=lambda _: [SimpleNamespace(
                 step=t, environment=t, launcher=t, resources=t, max_hours=1.0,

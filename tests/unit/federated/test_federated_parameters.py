@@ -6,6 +6,7 @@ import pytest
 
 from deployments.options import parameters
 from flows import federated_rounds
+from infra.compute import environments
 from infra.errors import InputError
 from tasks.federated.parameters import FederatedParameters
 
@@ -111,11 +112,13 @@ def test_a_range_without_a_name_is_of_all_others() -> None:
         FederatedParameters.model_validate({"ranges": "age=2:3"}).scales(["x", "age", "y"])
 
 
-def test_the_plan_says_whose_privacy_it_is() -> None:
+def test_the_plan_says_whose_privacy_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "made", lambda _: None)  # what counts epsilons is not there
+
     def step(**told: Any) -> str:
         return federated_rounds.capability.plan(FederatedParameters.model_validate(told))[0].step
 
     assert step() == "train"
-    assert step(privacy=NOISE) == "train (privacy of whole tenants, epsilon 8 at most)"
+    assert step(privacy=NOISE) == "train (privacy of whole tenants, epsilon 8 at most over all nights)"
     records = step(privacy=RECORDS | {"max_epsilon": 3}, ranges="0:1")
-    assert records == "train (privacy of single records, epsilon 3 at most)"
+    assert records == "train (privacy of single records, epsilon 3 at most over all nights)"
