@@ -40,6 +40,11 @@ def plain(text: str) -> str:
     return _NUMBER.sub(r"\1\\\2", _MARKUP.sub(r"\\\g<0>", _one_line(text)))
 
 
+LOOK_NEXT = "## Where to look next"
+"""Heading of the last part of a report: commands and files, as `code`, which a terminal leaves
+unwrapped."""
+
+
 def code(text: str) -> str:
     """The text for Markdown as code within a line, outside of tables; nothing in it ends that."""
     shown = _one_line(text) or "(empty)"

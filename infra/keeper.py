@@ -39,7 +39,6 @@ START_SECONDS = 120
 """A first start makes the data folder and runs all migrations; a busy machine takes a minute."""
 KEEPER_SECONDS = 15
 """For a keeper to begin, and to say why its service did not."""
-END_SECONDS = 40
 START_ATTEMPTS = 5
 """After a crash the remains of the old service may stand in the way for a moment."""
 LOG_BYTES = 10_000_000
@@ -55,6 +54,11 @@ class Service(Protocol):
 
     @property
     def death_signal(self) -> signal.Signals: ...
+
+    @property
+    def end_seconds(self) -> float:
+        """How long it may take to end after that signal, before it is killed."""
+        ...
 
     @property
     def error(self) -> type[NightshiftError]: ...
@@ -123,7 +127,9 @@ def wait_for_end(service: Service) -> None:
     begun = time.monotonic()
     while is_kept(service):
         waited = time.monotonic() - begun
-        if waited > END_SECONDS or (waited > 1 and (service.folder / "ready.json").exists()):
+        if waited > 4 * service.end_seconds or (
+            waited > 1 and (service.folder / "ready.json").exists()
+        ):
             return
         time.sleep(0.05)
 
@@ -206,7 +212,7 @@ def supervise(service: Service) -> None:
                         stop = True
             finally:
                 ready.unlink(missing_ok=True)
-                _end(process, service.death_signal)
+                _end(process, service.death_signal, service.end_seconds)
 
 
 def _limit(log: Path) -> None:
@@ -234,12 +240,12 @@ def _becomes_ready(service: Service, process: subprocess.Popen[bytes], ready: Pa
     return False
 
 
-def _end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
+def _end(process: subprocess.Popen[bytes], first: signal.Signals, seconds: float) -> None:
     for end in (first, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             process.send_signal(end)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
+                process.wait(timeout=seconds)
 
 
 def free_port(wished: int = 0) -> int:

@@ -127,9 +127,17 @@ class Settings(BaseSettings):
 
     served_models: Annotated[list[str], NoDecode] = Field(
         default=[],
-        description="Policies, divided by commas, that answer live here: what `nightly-ppo` and "
-        "`dpo-training` make of them becomes champion by a rollout on their endpoint only, and "
-        "that of all others at once.",
+        description="Policies, divided by commas, that answer live here. `nightshift up` serves "
+        "them. What `nightly-ppo` and `dpo-training` make of them becomes champion by a rollout on "
+        "their endpoint only, and that of all others at once.",
+    )
+
+    serving_port: int = Field(
+        default=8800,
+        ge=1,
+        le=65000,
+        description="Port of the first of SERVED_MODELS when `nightshift up` serves them; those of "
+        "the others follow.",
     )
 
     gateway_host: str = Field(

@@ -14,6 +14,8 @@ import click
 
 from deployments.commands.shared import Commands, become, say
 
+WAIT_SECONDS = 10.0
+"""Between two tries of `serve policy --wait`."""
 NAME = click.option("--name", default="house", show_default=True, help="Name of the surrogate.")
 
 
@@ -75,22 +77,46 @@ def serve_surrogate(name: str, port: int, weather: str | None) -> None:
     type=click.IntRange(16),
     help="Memory for keys and values of what is being answered, MiB.",
 )
-def serve_policy(name: str, port: int, kv_cache: int) -> None:
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait where it cannot be served yet, as without a champion, instead of ending.",
+)
+def serve_policy(name: str, port: int, kv_cache: int, wait: bool) -> None:
     """Answer as OpenAI's API does, on this machine only, until Ctrl-C.
 
     Whatever becomes champion meanwhile answers from then on; no request is dropped. Each answer is
     stored as an interaction, which `nightly-ppo` trains on once it has feedback: docs/serving.md.
-    NAME@VERSION answers with that version instead, a quantised one too.
+    NAME@VERSION answers with that version instead, a quantised one too. `nightshift up` does this
+    for each of NIGHTSHIFT_SERVED_MODELS.
     """
     import signal
+    import threading
 
+    from infra.errors import NightshiftError
     from infra.serving.endpoint import Endpoint
 
     endpoint = Endpoint(name, port, kv_cache, say)
-    endpoint.prepare()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: endpoint.stopping.set())
-    endpoint.run()
+    ending, said = threading.Event(), ""
+
+    def end(*_: object) -> None:
+        ending.set()
+        endpoint.stopping.set()
+
+    while not ending.is_set():
+        try:
+            endpoint.prepare()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, end)
+            endpoint.run()
+        except NightshiftError as error:
+            if not wait:
+                raise
+            if said != str(error):
+                said = str(error)
+                say(f"{said}\nIt is tried again every {WAIT_SECONDS:g} seconds.")
+            ending.wait(WAIT_SECONDS)
+            endpoint = Endpoint(name, port, kv_cache, say)
     say("Ended; what was answered is stored.")
 
 

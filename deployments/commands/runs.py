@@ -6,7 +6,7 @@ from typing import Any
 
 from deployments.commands.shared import say, tell
 from deployments.commands.tables import make_table, show_table
-from deployments.commands.terminal import Terminal, markdown, styled
+from deployments.commands.terminal import Terminal, show_report, styled
 from infra import database
 from infra.compute import jobs
 from infra.database import Pool
@@ -48,7 +48,7 @@ def show_run(ending: str, as_json: bool) -> None:
         return
     text = Path((run.report or {}).get("files", {}).get("markdown", ""))
     if text.is_file():
-        console.print(markdown(text.read_text("utf-8")))
+        show_report(console, text.read_text("utf-8"))
         return
     row = _row(pool, run)
     has = "was" if run.state == "interrupted" else "has"

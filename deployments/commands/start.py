@@ -14,7 +14,7 @@ from deployments.catalogue import capability, flow_function
 from deployments.commands import mqtt
 from deployments.commands.shared import tell
 from deployments.commands.tables import show_table
-from deployments.commands.terminal import Terminal, markdown, styled
+from deployments.commands.terminal import Terminal, show_report, styled
 from deployments.webhooks import gateway
 from infra import database, interruption, keeper
 from infra.errors import ServiceUnavailable
@@ -46,7 +46,7 @@ def run(name: str, parameters: BaseModel, as_json: bool) -> None:
     if as_json:
         tell(report.model_dump(mode="json"))
     else:
-        console.print(markdown(Path(report.files["markdown"]).read_text("utf-8")))
+        show_report(console, Path(report.files["markdown"]).read_text("utf-8"))
 
 
 def show_plan(name: str, parameters: Any, as_json: bool) -> None:
@@ -156,7 +156,7 @@ def keep_up(detach: bool, as_json: bool) -> None:
             services.end_all()
 
 
-def _show_addresses(addresses: dict[str, str], as_json: bool, ending: str) -> None:
+def _show_addresses(addresses: dict[str, Any], as_json: bool, ending: str) -> None:
     if as_json:
         tell(addresses)
     else:
@@ -164,6 +164,8 @@ def _show_addresses(addresses: dict[str, str], as_json: bool, ending: str) -> No
         if file := addresses.get("password_file"):
             console.print(f"  asks for   what is in {file}", soft_wrap=True)
         console.print(f"Webhooks     {addresses['gateway']}", soft_wrap=True)
+        for name, url in addresses.get("models", {}).items():
+            console.print(f"Model        {name} at {url}, once it has a champion", soft_wrap=True)
         console.print(f"Home folder  {addresses['home']}", soft_wrap=True)
         console.print(ending)
     sys.stdout.flush()

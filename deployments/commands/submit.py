@@ -21,7 +21,7 @@ import infra.errors
 from deployments import options
 from deployments.catalogue import capability
 from deployments.commands.shared import tell
-from deployments.commands.terminal import Terminal, markdown
+from deployments.commands.terminal import Terminal, show_report
 from infra import interruption
 from infra.errors import (
     REMEDY_MARK,
@@ -84,7 +84,7 @@ def submit(flow: str, parameters: BaseModel, wait: bool, as_json: bool) -> None:
     if as_json:
         tell(told)
     elif wait:
-        console.print(markdown(told["report"]), soft_wrap=False)
+        show_report(console, told["report"])
 
 
 def _create(client: Any, flow: str, parameters: BaseModel) -> Any:

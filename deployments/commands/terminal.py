@@ -3,6 +3,7 @@
 Data never moves the cursor, sets a title or becomes markup of Rich; our own colours are `styled`.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,10 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
-from infra.inert import visible
+from infra.inert import LOOK_NEXT, visible
+
+CODE = re.compile(r"(`+) ?(.*?) ?\1$")
+"""At the end of a line, as `infra.inert.code` writes it."""
 
 
 class Terminal(Console):
@@ -40,3 +44,13 @@ def styled(text: str, style: str) -> Text:
 def markdown(text: str) -> Markdown:
     """A report, whose links are shown as addresses, since its text may be of others."""
     return Markdown(visible(text), hyperlinks=False)
+
+
+def show_report(console: Console, text: str) -> None:
+    """Print a report. Its last part, of commands and files, is left unwrapped, to be copied."""
+    report, heading, places = text.partition(LOOK_NEXT)
+    console.print(markdown(report), soft_wrap=False)
+    if heading:
+        lines = [LOOK_NEXT.lstrip("# "), *places.strip().splitlines()]
+        shown = "\n".join(CODE.sub(r"\2", line) for line in lines)
+        console.print(visible(shown), soft_wrap=True)

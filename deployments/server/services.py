@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError
 
+import httpx
+
 from deployments.webhooks.gateway import Gateway
 from infra import database, keeper
 from infra.errors import NightshiftError, ServiceUnavailable
@@ -26,11 +28,14 @@ from infra.inert import visible
 from infra.keeper import Service
 from infra.services import prefect_server
 from infra.services.prefect_server import POOL
+from infra.serving.client import Client
 from infra.settings import REPOSITORY, settings
 
 NAME = f"nightshift@{platform.node()}"
 """A Prefect server may have workers of several machines."""
 DEPLOY_SECONDS = 400
+END_SECONDS = 180.0
+"""For all services of an `up`, one after the other."""
 
 
 def online_workers() -> list[str]:
@@ -46,6 +51,7 @@ class Worker:
     """
 
     death_signal = signal.SIGKILL
+    end_seconds = 10.0
     error = ServiceUnavailable
 
     def __init__(self, folder: Path) -> None:
@@ -77,6 +83,7 @@ class Bridge:
     """`nightshift mqtt run`, where a broker is set."""
 
     death_signal = signal.SIGTERM
+    end_seconds = 10.0
     error = ServiceUnavailable
 
     def __init__(self, folder: Path) -> None:
@@ -95,6 +102,40 @@ class Bridge:
         return {"url": settings().mqtt_broker or ""}
 
 
+class Live:
+    """`nightshift serve policy` of a model in NIGHTSHIFT_SERVED_MODELS, which its folder is named
+    after; their ports follow each other in the order of that setting."""
+
+    death_signal = signal.SIGTERM
+    end_seconds = 70.0  # answers under way have 60
+    error = ServiceUnavailable
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        given = settings()
+        self.port = given.serving_port + given.served_models.index(folder.name)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        words = ["serve", "policy", "--name", self.folder.name, "--port", str(self.port), "--wait"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployments.cli", *words],
+            stdin=subprocess.DEVNULL,
+            preexec_fn=keeper.die_with_parent(self.death_signal),
+        )
+
+    def address(self) -> dict[str, str] | None:
+        """At once: an `up` does not wait for a champion, the endpoint does."""
+        return {"url": f"http://127.0.0.1:{self.port}/v1"}
+
+    def version(self) -> str:
+        """Which version answers, or where to read why none does."""
+        try:
+            with contextlib.closing(Client(self.folder.name).http) as http:
+                return f"version {http.get('/readyz').json()['live']['version']}"
+        except (ServiceUnavailable, httpx.HTTPError, TypeError):
+            return f"no answer yet, see {self.folder / 'log.txt'}"
+
+
 def services() -> dict[str, Service]:
     """What `up` runs here, in the order in which it starts."""
     home = settings().home
@@ -107,10 +148,16 @@ def services() -> dict[str, Service]:
     own |= {"worker": Worker(home / "worker"), "gateway": Gateway(home / "gateway")}
     if settings().mqtt_broker is not None:
         own["MQTT bridge"] = Bridge(home / "mqtt")
-    return own
+    return own | live()
 
 
-def start_all() -> dict[str, str]:
+def live() -> dict[str, Live]:
+    """The endpoints that `up` runs."""
+    folder = settings().home / "endpoints"
+    return {f"model {name}": Live(folder / name) for name in settings().served_models}
+
+
+def start_all() -> dict[str, Any]:
     """Start everything, deployments and automations too; the addresses.
 
     Raises ServiceUnavailable.
@@ -135,6 +182,7 @@ def start_all() -> dict[str, str]:
         keeper.use(running["worker"])
         if bridge := running.get("MQTT bridge"):
             keeper.use(bridge)
+        served = {one.folder.name: keeper.use(one)["url"] for one in live().values()}
         _, said = deploying.communicate(timeout=DEPLOY_SECONDS)
     except subprocess.TimeoutExpired:
         raise ServiceUnavailable(
@@ -151,7 +199,9 @@ def start_all() -> dict[str, str]:
             "Mend prefect.yaml, then `nightshift up` again.",
         )
     sys.stderr.write(visible(said))
-    told = {"ui": ui, "gateway": f"{address}/hooks/", "home": str(settings().home)}
+    told: dict[str, Any] = {"ui": ui, "gateway": f"{address}/hooks/", "home": str(settings().home)}
+    if served:
+        told["models"] = served
     if prefect_server.is_own():
         told["password_file"] = str(prefect_server.own().password_file)
     return told
@@ -185,6 +235,8 @@ def status() -> list[dict[str, Any]]:
     for name, service in services().items():
         told = keeper.address(service)
         where = told.get("ui") or told.get("url") or told.get("host") or told.get("pool") or ""
+        if told and isinstance(service, Live):
+            where = f"{where}, {service.version()}"
         rows.append({"service": name, "running": bool(told), "where": where})
     return rows
 
@@ -220,7 +272,7 @@ def end_others() -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.stem), signal.SIGTERM)
         ended += 1
-        deadline = time.monotonic() + 3 * keeper.END_SECONDS
+        deadline = time.monotonic() + END_SECONDS
         while file.exists() and keeper.is_locked(file):
             if time.monotonic() > deadline:
                 raise ServiceUnavailable(f"process {file.stem} does not end", "Kill it.")
@@ -228,7 +280,7 @@ def end_others() -> int:
     return ended
 
 
-def detach() -> dict[str, str]:
+def detach() -> dict[str, Any]:
     """Start an `up` that outlives this process; its addresses once it has them."""
     log = settings().home / "up" / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)

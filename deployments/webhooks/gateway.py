@@ -27,6 +27,7 @@ class Gateway:
     """`python -m deployments.webhooks.gateway` on the address that the settings give."""
 
     death_signal = signal.SIGTERM
+    end_seconds = 10.0
     error = ServiceUnavailable
 
     def __init__(self, folder: Path) -> None:

@@ -48,6 +48,7 @@ class Postgres:
     """A PostgreSQL server whose files lie in `folder`; run by `infra.keeper`."""
 
     death_signal = signal.SIGINT  # fast shutdown
+    end_seconds = 10.0
     error = DatabaseUnavailable
 
     def __init__(self, folder: Path) -> None:

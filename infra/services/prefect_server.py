@@ -50,6 +50,7 @@ class PrefectServer:
     `folder`."""
 
     death_signal = signal.SIGTERM
+    end_seconds = 10.0
     error = ServiceUnavailable
 
     def __init__(self, folder: Path) -> None:

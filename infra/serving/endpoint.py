@@ -5,6 +5,7 @@ gives a challenger its share, and tells the serving process what is new. While t
 the champion stays as it is, no challenger gets a request, and what is answered stays in the spool.
 """
 
+import fcntl
 import logging
 import socket
 import threading
@@ -89,7 +90,19 @@ class Endpoint:
         self.spool.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> None:
-        """Serve until `stopping` is set. Raises ServiceUnavailable for a model that cannot be."""
+        """Serve until `stopping` is set. Raises ServiceUnavailable for a model that cannot be, or
+        that another process serves."""
+        with (self.folder / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ServiceUnavailable(
+                    f"{self.reference} is served by another process of this home folder",
+                    "End that one: Ctrl-C where it runs, or `nightshift down`.",
+                ) from None
+            self._run()
+
+    def _run(self) -> None:
         delivering = threading.Thread(target=self._deliver)
         delivering.start()
         address_file(self.reference).write_text(self.address)

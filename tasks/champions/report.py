@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from infra.contract import Progress, Usage
-from infra.inert import code, plain
+from infra.inert import LOOK_NEXT, code, plain
 from infra.models.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def markdown(report: Report) -> str:
             lines += [f"  - after: {code(after)}"]
     for title, text in report.sections.items():
         lines += ["", f"## {title}", "", text]
-    lines += ["", "## Where to look next", ""]
+    lines += ["", LOOK_NEXT, ""]
     lines += [f"- {what}: {code(where)}" for what, where in report.look_next.items()]
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from infra.inert import code, plain
+from infra.inert import LOOK_NEXT, code, plain
 from infra.models.registry import ModelVersion
 from infra.records import runs
 from jobs.serving.config import CHAMPION
@@ -89,7 +89,7 @@ def markdown(report: QuantizationReport, parameters: QuantizationParameters) -> 
         f"{latency}. Each was asked by {parameters.clients} clients at once, one after another on "
         "this machine; times are medians, with 90th percentiles in brackets.",
     ]
-    lines += ["", "## Where to look next", ""]
+    lines += ["", LOOK_NEXT, ""]
     lines += [f"- {SHOWS[what]}: {code(where)}" for what, where in report.files.items()]
     return "\n".join(lines) + "\n"
 

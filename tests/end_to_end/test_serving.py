@@ -4,6 +4,9 @@ challenger takes over step by step, and a broken one does not.
 One endpoint lives through all of it; the official client is in tests/jobs/serve.
 """
 
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -81,3 +84,32 @@ def is_refused(endpoint: Endpoint, answers: list[str]) -> bool:
 def test_without_a_champion_nothing_is_served(user: User) -> None:
     code, _, error = user.run("serve", "policy", "--name", "nobody")
     assert code == 2 and "no champion" in error
+
+
+@pytest.mark.long
+def test_up_serves_the_models_of_the_setting(user: User, train_python: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    user.settings |= {"NIGHTSHIFT_SERVED_MODELS": "tiny", "NIGHTSHIFT_SERVING_PORT": str(port)}
+    told = user.json("up", "--detach")
+    try:
+        assert told["models"] == {"tiny": f"http://127.0.0.1:{port}/v1"}
+        log = user.home / "endpoints" / "tiny" / "log.txt"
+        wait_until(lambda: "has no champion" in log.read_text())
+        register(user, train_python)
+        wait_until(lambda: f"{port}/v1, version 3" in str(user.run("status")))
+        asked = {"model": "tiny", "prompt": "ab", "max_tokens": 4}
+        answer = httpx.post(f"{told['models']['tiny']}/completions", json=asked, timeout=60)
+        assert answer.status_code == 200, answer.text
+        code, _, error = user.run("serve", "policy", "--name", "tiny", "--port", "1")
+        assert code == 4 and "served by another process" in error
+    finally:
+        user.json("down")
+    user.wait_until_nothing_runs()
+
+
+def wait_until(there: Callable[[], bool], seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(1)

@@ -47,11 +47,12 @@ def pages_that_may_ask(ui: str) -> set[str]:
 
 def test_set_up_then_up_serves_a_webhook_until_ctrl_c(alone) -> None:
     user = alone
+    user.settings["NIGHTSHIFT_SERVED_MODELS"] = "mine"
     told = user.json("setup")
     assert told == {"home": str(user.home), "objects": f"{user.home.as_uri()}/objects"}
     user.wait_until_nothing_runs()
     code, out, _ = user.run("status")
-    assert code == 4 and out.count("does not run") == 4
+    assert code == 4 and out.count("does not run") == 5
 
     (user.home / "up").mkdir()
     (user.home / "up" / "1.lock").touch()  # of a process that was killed
@@ -59,7 +60,9 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(alone) -> None:
     kept = user.start("up", "--json")
     told = json.loads(kept.stdout.readline())
     assert told["home"] == str(user.home)
-    assert all(row["running"] for row in user.json("status"))
+    rows = {row["service"]: row for row in user.json("status")}
+    assert all(row["running"] for row in rows.values())
+    assert "no answer yet" in rows["model mine"]["where"]
     names = {row["name"] for row in api(user, told, "deployments/filter")}
     assert names == set(flow_names())
     assert pages_that_may_ask(told["ui"]) == {told["ui"]}

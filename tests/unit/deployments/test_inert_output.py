@@ -29,7 +29,7 @@ from infra import database, hooks, ledger
 from infra.compute import jobs
 from infra.errors import InputError
 from infra.hooks import deliveries
-from infra.inert import code, plain, visible
+from infra.inert import LOOK_NEXT, code, plain, visible
 from infra.ledger.records import Budget, DailyCharge, Holder
 from infra.models import registry
 from infra.models.verdicts import Verdict
@@ -314,3 +314,12 @@ def test_a_second_up_says_that_it_is_up(there: bool) -> None:
         patch.setattr(start.interruption, "install", lambda: None)
         said = said_by(patch, "up", "--detach")
     assert told["ui"] in said and ("It was up already." in said) == there
+
+
+def test_a_report_ends_with_commands_to_copy() -> None:
+    command = "nightshift run nightly-ppo --config '/a b/" + "c" * 90 + "/config.yaml'"
+    odd = "echo `date`"
+    text = f"# mine\n\nSo be it.\n\n{LOOK_NEXT}\n\n- again: {code(command)}\n- odd: {code(odd)}\n"
+    stream = io.StringIO()
+    terminal.show_report(Terminal(file=stream, width=60), text)
+    assert f"- again: {command}\n- odd: {odd}\n" in stream.getvalue()

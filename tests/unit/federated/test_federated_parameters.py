@@ -119,6 +119,8 @@ def test_the_plan_says_whose_privacy_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         return federated_rounds.capability.plan(FederatedParameters.model_validate(told))[0].step
 
     assert step() == "train"
-    assert step(privacy=NOISE) == "train (privacy of whole tenants, epsilon 8 at most over all nights)"
+    assert (
+        step(privacy=NOISE) == "train (privacy of whole tenants, epsilon 8 at most over all nights)"
+    )
     records = step(privacy=RECORDS | {"max_epsilon": 3}, ranges="0:1")
     assert records == "train (privacy of single records, epsilon 3 at most over all nights)"
