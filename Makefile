@@ -59,7 +59,7 @@ test-jobs: $(JOBS:%=test-%)
 
 $(JOBS:%=test-%): test-%: environment-%-test .venv/dev
 	@python="$$($(BIN)/python -m infra.compute.environments $*-test)" && \
-	COVERAGE_FILE="$(CURDIR)/.coverage.$*" OMP_NUM_THREADS=1 PYTHONPATH=. \
+	COVERAGE_FILE="$(CURDIR)/.coverage.$*" OMP_NUM_THREADS=1 NUMBA_CACHE_DIR="$(CURDIR)/build/numba" PYTHONPATH=. \
 	  "$$python" $(PYTEST) --timeout 900 --confcutdir=tests/jobs/$* tests/jobs/$*
 
 # An environment for tests lies on top of the one for jobs.

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from infra.compute.launcher import Quote
 from infra.contract import Resources
 from infra.errors import InputError
 from tasks.runs.offers import cheapest, price
@@ -65,7 +67,18 @@ def plan(steps: Iterable[Step[Any]], parameters: RunParameters) -> list[PlannedS
 
     Raises LaunchError where there is no place.
     """
-    return [_priced(step, parameters) for step in steps if step.planned(parameters)]
+
+    @cache  # a provider is asked once for machines that are alike
+    def quote(needs: str, target: Target) -> Quote:
+        return cheapest(Resources.model_validate_json(needs), target)
+
+    planned: list[PlannedStep] = []
+    for step in steps:
+        if step.planned(parameters):
+            needs = step.needs(parameters)
+            found = quote(needs.model_dump_json(), step.target(parameters))
+            planned.append(_priced(step, parameters, needs, found))
+    return planned
 
 
 def usd_at_most(planned: Iterable[PlannedStep], parameters: RunParameters) -> Decimal:
@@ -86,9 +99,10 @@ def require_budget(planned: Iterable[PlannedStep], parameters: RunParameters) ->
             )
 
 
-def _priced(step: Step[Any], parameters: RunParameters) -> PlannedStep:
-    needs, hours = step.needs(parameters), step.hours(parameters)
-    quote = cheapest(needs, step.target(parameters))
+def _priced(
+    step: Step[Any], parameters: RunParameters, needs: Resources, quote: Quote
+) -> PlannedStep:
+    hours = step.hours(parameters)
     window = price(quote, hours)
     remark = step.remark(parameters) if callable(step.remark) else step.remark
     gpus = ", ".join(f"{count} × {kind}" for kind, count in needs.accelerators.items())
