@@ -140,6 +140,12 @@ class Settings(BaseSettings):
         "the others follow.",
     )
 
+    serving_keys_required: bool = Field(
+        default=False,
+        description="Whether endpoints of models refuse requests without an API key even while "
+        "there is none; set it where a proxy lets others in.",
+    )
+
     gateway_host: str = Field(
         default="127.0.0.1",
         description="Address on which the webhook gateway listens; another than loopback needs a "

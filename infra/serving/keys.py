@@ -7,6 +7,7 @@ from typing import Any
 from infra.database import Pool
 from infra.errors import InputError
 from infra.serving.secret import hashed
+from infra.settings import settings
 
 LIMITS = ("requests_per_minute", "tokens_per_minute")
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -54,7 +55,8 @@ def all_keys(pool: Pool) -> list[dict[str, Any]]:
 
 def valid(pool: Pool) -> dict[str, Any]:
     """`keys`, `limits` and `keys_required` of an order: SHA-256 → tenant of the keys that open and
-    → limit of those that have one, and whether a key is needed: once there was any."""
+    → limit of those that have one, and whether a key is needed: once there was any, or by
+    NIGHTSHIFT_SERVING_KEYS_REQUIRED."""
     with pool.connection() as connection:
         rows = connection.execute(
             "SELECT tenant, sha256, revoked_at, requests_per_minute, tokens_per_minute"
@@ -65,5 +67,5 @@ def valid(pool: Pool) -> dict[str, Any]:
     return {
         "keys": {row["sha256"]: row["tenant"] for row in open_},
         "limits": {key: limit for key, limit in limits.items() if any(limit.values())},
-        "keys_required": bool(rows),
+        "keys_required": bool(rows) or settings().serving_keys_required,
     }

@@ -15,6 +15,7 @@ from infra.records import experience
 from infra.records.runs import Run
 from infra.serving import keys
 from infra.serving.spool import deliver
+from infra.settings import settings
 
 NOW = datetime.now(UTC)
 
@@ -127,9 +128,14 @@ def test_a_night_takes_what_was_sampled_and_not_what_was_greedy(
     assert row["reward"] == 1 and row["logprobs"] == [-0.5, -1.5]
 
 
-def test_a_key_opens_until_it_is_revoked_and_is_not_kept(database: Pool) -> None:
+def test_a_key_opens_until_it_is_revoked_and_is_not_kept(
+    database: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nobody = {"keys": {}, "limits": {}}
     assert keys.valid(database) == nobody | {"keys_required": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(settings(), "serving_keys_required", True)
+        assert keys.valid(database) == nobody | {"keys_required": True}
     key = keys.create(database, "acme")
     assert not keys.valid(database)["limits"]
     ((digest, tenant),) = keys.valid(database)["keys"].items()

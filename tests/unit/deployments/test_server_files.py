@@ -80,7 +80,7 @@ def test_images_are_pinned_and_ours_is_this_version() -> None:
 
 def test_secrets_are_not_in_the_tree_and_prefect_is_not_open() -> None:
     for variable, value in COMPOSE["services"]["nightshift"]["environment"].items():
-        if re.search("KEY|TOKEN|AUTH|PASSWORD", variable):
+        if re.search("KEY(?!S)|TOKEN|AUTH|PASSWORD", variable):
             assert value is None or value.startswith("${"), variable
     assert all(manifest["kind"] != "Secret" for manifest in MANIFESTS)
     (port,) = COMPOSE["services"]["prefect"]["ports"]
@@ -93,8 +93,14 @@ def test_secrets_are_not_in_the_tree_and_prefect_is_not_open() -> None:
         for rule in manifest["spec"]["rules"]
         for path in rule["http"]["paths"]
     }
-    assert exposed == {"/hooks/", "/deliveries/"}
-    assert "@hooks path /hooks/* /deliveries/*" in TEXTS["Caddyfile"]
+    assert exposed == {"/hooks/", "/deliveries/", "/v1/"}
+    assert re.findall(r"path (.*)", TEXTS["Caddyfile"]) == ["/hooks/* /deliveries/*", "/v1/*"]
+
+
+def test_a_model_answers_nobody_without_a_key() -> None:
+    (told,) = (one["data"] for one in MANIFESTS if one["kind"] == "ConfigMap")
+    for given in (told, COMPOSE["services"]["nightshift"]["environment"]):
+        assert given["NIGHTSHIFT_SERVING_KEYS_REQUIRED"] == "true"
 
 
 def test_compose_gives_no_service_more_than_it_needs() -> None:
@@ -103,10 +109,10 @@ def test_compose_gives_no_service_more_than_it_needs() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["cap_drop"] == ["ALL"] and "privileged" not in service, name
         assert service.get("read_only", False) == (name != "nightshift"), name
-        assert service["networks"], name
+        assert "network_mode" in service or service["networks"], name
         added |= {name: service["cap_add"]} if "cap_add" in service else {}
-    assert added == {"proxy": ["NET_BIND_SERVICE"]}
-    networks = {name: set(one["networks"]) for name, one in COMPOSE["services"].items()}
+    assert added == {"proxy": ["NET_BIND_SERVICE"], "models": ["NET_BIND_SERVICE"]}
+    networks = {n: set(one.get("networks", ())) for n, one in COMPOSE["services"].items()}
     assert not networks["proxy"] & (networks["database"] | networks["prefect"])
     assert COMPOSE["networks"]["data"]["internal"] and networks["database"] == {"data"}
 
@@ -119,11 +125,12 @@ def test_kubernetes_gives_no_pod_more_than_it_needs() -> None:
             assert pod["automountServiceAccountToken"] is False
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            (container,) = pod["containers"]
-            given = container["securityContext"]
-            assert given["allowPrivilegeEscalation"] is False
-            assert given["capabilities"] == {"drop": ["ALL"]}
-            assert given.get("readOnlyRootFilesystem", False) == (container["name"] == "prefect")
+            for container in pod["containers"]:
+                name, given = container["name"], container["securityContext"]
+                assert given["allowPrivilegeEscalation"] is False
+                bound = {"add": ["NET_BIND_SERVICE"]} if name == "models" else {}
+                assert given["capabilities"] == {"drop": ["ALL"]} | bound
+                assert given.get("readOnlyRootFilesystem", False) == (name != "nightshift")
 
 
 def test_kubernetes_lets_nobody_in_or_out_who_is_not_named() -> None:
