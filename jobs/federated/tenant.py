@@ -24,7 +24,6 @@ from typing import Any, NoReturn
 os.environ |= {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }  # before Flower is imported
 
 import httpx
