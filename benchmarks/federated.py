@@ -36,6 +36,7 @@ from flwr.supercore.fab import Fab
 
 from benchmarks.federated_apps import ASKED, TOLD
 from benchmarks.figures import Take, figure, yardstick
+from jobs.benchmarks.statistics import FEWEST_ROUNDS
 from jobs.federated import federation
 from jobs.federated.config import DATA, FederatedConfig
 from jobs.federated.federation import APP, LocalFederation
@@ -167,7 +168,7 @@ def write_job(place: Path, tenants: int) -> Job[FederatedConfig]:
     return Job(folder, FederatedConfig)
 
 
-@figure("federated", "s/round", better="less", beside="bare_flower_round")
+@figure("federated", "s/round", better="less", beside="bare_flower_round", rounds=FEWEST_ROUNDS)
 def federated_round() -> Iterator[Take]:
     """With TENANTS tenants."""
     with ready(OURS) as rounds:
@@ -198,7 +199,15 @@ def of_tenants(count: int, beside: str | None) -> None:
             yield rounds.cpu_seconds
 
     prepare.__name__ = f"federated_cpu_of_{count}"
-    figure("federated", "CPU s/round", better="less", beside=beside, size=count)(prepare)
+    figure(
+        "federated",
+        "CPU s/round",
+        better="less",
+        beside=beside,
+        size=count,
+        counted="tenants",
+        rounds=FEWEST_ROUNDS,
+    )(prepare)
 
 
 of_tenants(TENANTS, "bare_app_cpu")
