@@ -56,6 +56,11 @@ def _answer(
 def _train(content: RecordDict, config: FederatedConfig, context: Context) -> RecordDict:
     number = int(str(content.config_records["config"]["round"]))
     if not config.rounds.secure_aggregation:
+        if context.node_config.get("only_sums"):
+            raise InputError(
+                "it has joined for secure aggregation only",
+                "Start the run with --secure-aggregation.",
+            )
         return improve(content, number, _learner(config, context))
 
     def vector() -> secagg.Vector:

@@ -223,6 +223,7 @@ def start_node(
     base: str = "",
     identity: str | None = None,
     pace: dict[str, str] | None = None,
+    only_sums: bool = False,
 ) -> list[int]:
     """A tenant's SuperNode and what starts its apps: their process ids.
 
@@ -230,12 +231,14 @@ def start_node(
     only. `authority` signs for the address `superlink`; `tls` has certificates and the secret for
     the node's own apps, on loopback. `base`: where a language model lies; `identity`: its sha256
     or hub id, of a tenant's own copy, which may be another one than the run's. `pace`: how often it
-    looks for messages, by default that of a node which has its machine for itself.
+    looks for messages, by default that of a node which has its machine for itself. `only_sums`: it
+    trains with secure aggregation only.
     """
     address = f"{LOOPBACK}:{free_port()}"
     log = place / "node.log"
     told = {"FLWR_HOME": str(place / "home")} | (pace or pace_of(1))
     own = "" if identity is None else f' identity="{identity}"'
+    own += " only_sums=true" if only_sums else ""
     arguments = [
         *listen(address, tls, tls),
         *("--superlink", superlink, "--root-certificates", str(authority)),
