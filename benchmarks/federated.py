@@ -7,8 +7,9 @@ of its own, and stand ready before the first round. Tenants have ROWS made-up ro
 what a job runs: answers are checked, who is late is left out, a checkpoint follows. Bare is
 Flower's FedAvg with a ClientApp that trains the same model on the same rows: by the clock as Flower
 starts it, which imports it anew for each message; in CPU time in processes forked as ours are, so
-that the rest of our own code is what is compared. A node looks for messages every 3 s, Flower's
-server for answers, too; ours every half: a round by the clock is mostly that.
+that the rest of our own code is what is compared. Flower's node looks for messages every 3 s and
+its server for answers, too; ours every second, of many on one machine less often, and every half:
+a round by the clock of few tenants is mostly that.
 """
 
 import hashlib
@@ -35,9 +36,11 @@ from flwr.supercore.fab import Fab
 
 from benchmarks.federated_apps import ASKED, TOLD
 from benchmarks.figures import Take, figure, yardstick
+from jobs.benchmarks.statistics import FEWEST_ROUNDS
 from jobs.federated import federation
 from jobs.federated.config import DATA, FederatedConfig
 from jobs.federated.federation import APP, LocalFederation
+from jobs.federated.processes import EXECUTOR_LOOK, LOOK
 from jobs.federated.server import NODES
 from jobs.runtime import Job
 
@@ -51,6 +54,8 @@ ROUND_SECONDS = 120.0
 """Twice the flow's default: a round that is late is measured, and not given up."""
 OURS = "benchmarks.federated_apps:ours", "jobs.federated.client:app"
 BARE = "benchmarks.federated_apps:bare", "benchmarks.federated_apps:bare_client"
+PACE = {LOOK: "3", EXECUTOR_LOOK: "1"}
+"""Flower's own, by which the bare app's nodes look for messages."""
 
 
 class Apps(LocalFederation):
@@ -106,6 +111,8 @@ def ready(apps: tuple[str, str], tenants: int = TENANTS) -> Iterator[Rounds]:
         os.environ["FLWR_HOME"] = str(place / "home")
         folders = {one: Path(job.config.tenants) / one for one in job.config.names}
         started = Apps(place, folders, base="")
+        if apps == BARE:
+            started.pace = PACE
         try:
             started.start()
             (job.scratch / NODES).write_text(json.dumps(started.names))
@@ -161,7 +168,7 @@ def write_job(place: Path, tenants: int) -> Job[FederatedConfig]:
     return Job(folder, FederatedConfig)
 
 
-@figure("federated", "s/round", better="less", beside="bare_flower_round")
+@figure("federated", "s/round", better="less", beside="bare_flower_round", rounds=FEWEST_ROUNDS)
 def federated_round() -> Iterator[Take]:
     """With TENANTS tenants."""
     with ready(OURS) as rounds:
@@ -192,7 +199,15 @@ def of_tenants(count: int, beside: str | None) -> None:
             yield rounds.cpu_seconds
 
     prepare.__name__ = f"federated_cpu_of_{count}"
-    figure("federated", "CPU s/round", better="less", beside=beside, size=count)(prepare)
+    figure(
+        "federated",
+        "CPU s/round",
+        better="less",
+        beside=beside,
+        size=count,
+        counted="tenants",
+        rounds=FEWEST_ROUNDS,
+    )(prepare)
 
 
 of_tenants(TENANTS, "bare_app_cpu")

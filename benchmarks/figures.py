@@ -32,8 +32,9 @@ Take = Callable[[], float | list[float]]
 @dataclass(frozen=True)
 class Figure:
     """One figure. `better`: whether more of it is, or less; `gpu`: whether it is one of a GPU,
-    which is not measured where there is none; `size`: of how much it is measured, such as tenants,
-    where figures of one suite differ in that: they have a plot of its growth."""
+    which is not measured where there is none; `size`: of how many of what `counted` says, such as
+    tenants, where figures of one suite differ in that: they have a plot of its growth; `rounds`: it
+    is measured in no more, since each takes long."""
 
     name: str
     unit: str
@@ -42,6 +43,8 @@ class Figure:
     prepare: Callable[[], Iterator[Take]]
     gpu: bool = False
     size: int | None = None
+    counted: str = "size"
+    rounds: int | None = None
 
 
 _known: dict[str, dict[str, Figure]] = {}
@@ -55,11 +58,14 @@ def figure(
     beside: str | None = None,
     gpu: bool = False,
     size: int | None = None,
+    counted: str = "size",
+    rounds: int | None = None,
 ) -> Callable[[Callable[[], Iterator[Take]]], Callable[[], Iterator[Take]]]:
     """Make a figure of `suite` of the function, under the function's name."""
 
     def keep(prepare: Callable[[], Iterator[Take]]) -> Callable[[], Iterator[Take]]:
-        one = Figure(prepare.__name__, unit, better, beside, prepare, gpu, size)
+        name = prepare.__name__
+        one = Figure(name, unit, better, beside, prepare, gpu, size, counted, rounds)
         _known.setdefault(suite, {})[one.name] = one
         return prepare
 

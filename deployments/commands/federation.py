@@ -68,7 +68,12 @@ def invite(name: str, tenant: str, as_json: bool) -> None:
     "--model",
     help="This machine's copy of the language model that runs adapt: a folder or hub id.",
 )
-def join(invite: str, data: Path, model: str | None) -> None:
+@click.option(
+    "--secure-aggregation",
+    is_flag=True,
+    help="Train in runs with secure aggregation only, whatever the owner asks for.",
+)
+def join(invite: str, data: Path, model: str | None, secure_aggregation: bool) -> None:
     """Take part with INVITE, or the file that it lies in, until Ctrl-C.
 
     The node waits for runs, and is started again when it dies. Weights and counts leave this
@@ -76,7 +81,9 @@ def join(invite: str, data: Path, model: str | None) -> None:
     """
     from tasks.federated import federations
 
-    become("federated", "jobs.federated.tenant", *federations.settle_in(invite, data, model))
+    asks = ["--secure-aggregation"] if secure_aggregation else []
+    told = federations.settle_in(invite, data, model)
+    become("federated", "jobs.federated.tenant", *asks, *told)
 
 
 @federation.command()

@@ -91,6 +91,7 @@ def measure(
             return judge(ratio, figure["better"], config.least_effect).kind != "cannot tell"
 
         counts = _looks(config) if "then" in takes else _looks(config)[:1]
+        counts = sorted({min(one, figure["rounds"] or one) for one in counts})
         for taken in interleaved(takes, counts, is_sure, order):
             stream.write(json.dumps(_line(figure, attempt, taken)) + "\n")
             stream.flush()

@@ -6,6 +6,7 @@ folder, and where a language model lies, by its own configuration; the server ca
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def _answer(
 def _train(content: RecordDict, config: FederatedConfig, context: Context) -> RecordDict:
     number = int(str(content.config_records["config"]["round"]))
     if not config.rounds.secure_aggregation:
+        if context.node_config.get("only_sums"):
+            raise InputError(
+                "it has joined for secure aggregation only",
+                "Start the run with --secure-aggregation.",
+            )
         return improve(content, number, _learner(config, context))
 
     def vector() -> secagg.Vector:
@@ -66,7 +72,17 @@ def _train(content: RecordDict, config: FederatedConfig, context: Context) -> Re
 
     state = context.state.config_records.setdefault(secagg.RECORD, ConfigRecord())
     told = content.config_records[secagg.RECORD]
-    return RecordDict({secagg.RECORD: secagg_client.answer(state, told, vector)})
+    said = secagg_client.answer(state, told, vector, digest(content))
+    return RecordDict({secagg.RECORD: said})
+
+
+def digest(content: RecordDict) -> bytes:
+    """SHA-256 of the weights, the config and the round of a message: in secure aggregation the
+    tenants compare it."""
+    parts = [repr(sorted(content.config_records["config"].items())).encode()]
+    for name, array in content.array_records.get("arrays", {}).items():
+        parts += [name.encode(), array.dtype.encode(), repr(array.shape).encode(), array.data]
+    return sha256(b"".join(sha256(part).digest() for part in parts)).digest()
 
 
 def improve(content: RecordDict, number: int, learner: Learner) -> RecordDict:

@@ -30,6 +30,8 @@ from jobs.federated.keys import (
     write_private,
 )
 from jobs.federated.processes import (
+    EXECUTOR_LOOK,
+    LOOK,
     TOKEN,
     TOKEN_HEADER,
     end,
@@ -41,6 +43,9 @@ from jobs.federated.processes import (
 )
 
 START_SECONDS = 120
+LOOK_SECONDS, LOOKS_A_SECOND = 1.0, 16
+"""How often a node looks for messages, and all nodes of one machine together at most: fifty that
+look every second keep a third of two cores busy with that."""
 NODE_KEY, DATA_FOLDER = "key", "tenant"
 """In the folder of a node: its private key, and a link to the tenant's data."""
 APP = {
@@ -174,7 +179,7 @@ class LocalFederation(SuperLink):
     def __init__(self, folder: Path, tenants: dict[str, Path], base: str) -> None:
         make_certificates(folder)
         super().__init__(folder, f"{LOOPBACK}:{free_port()}", folder)
-        self.tenants, self.base = tenants, base
+        self.tenants, self.base, self.pace = tenants, base, pace_of(len(tenants))
         self.nodes: dict[str, list[int]] = {}
 
     def start(self) -> None:
@@ -205,7 +210,9 @@ class LocalFederation(SuperLink):
     def _start_node(self, name: str) -> None:
         place = self.folder / f"node-{list(self.tenants).index(name)}"
         authority = self.tls / AUTHORITY
-        self.nodes[name] = start_node(place, self.address, authority, self.folder, self.base)
+        self.nodes[name] = start_node(
+            place, self.address, authority, self.folder, self.base, pace=self.pace
+        )
 
 
 def start_node(
@@ -215,17 +222,23 @@ def start_node(
     tls: Path,
     base: str = "",
     identity: str | None = None,
+    pace: dict[str, str] | None = None,
+    only_sums: bool = False,
 ) -> list[int]:
     """A tenant's SuperNode and what starts its apps: their process ids.
 
     `place` holds its key, a link to its data, its home and its log: it is told of its own folder
     only. `authority` signs for the address `superlink`; `tls` has certificates and the secret for
     the node's own apps, on loopback. `base`: where a language model lies; `identity`: its sha256
-    or hub id, of a tenant's own copy, which may be another one than the run's.
+    or hub id, of a tenant's own copy, which may be another one than the run's. `pace`: how often it
+    looks for messages, by default that of a node which has its machine for itself. `only_sums`: it
+    trains with secure aggregation only.
     """
     address = f"{LOOPBACK}:{free_port()}"
-    home, log = {"FLWR_HOME": str(place / "home")}, place / "node.log"
+    log = place / "node.log"
+    told = {"FLWR_HOME": str(place / "home")} | (pace or pace_of(1))
     own = "" if identity is None else f' identity="{identity}"'
+    own += " only_sums=true" if only_sums else ""
     arguments = [
         *listen(address, tls, tls),
         *("--superlink", superlink, "--root-certificates", str(authority)),
@@ -233,9 +246,15 @@ def start_node(
         *("--node-config", f'folder="{place / DATA_FOLDER}" base="{base}"{own}'),
     ]
     return [
-        fork(supernode, arguments, log, home),
-        fork(superexec, executor(address, tls, tls), log, home),
+        fork(supernode, arguments, log, told),
+        fork(superexec, executor(address, tls, tls), log, told),
     ]
+
+
+def pace_of(nodes: int) -> dict[str, str]:
+    """For the environment of each of so many nodes on one machine: how often it looks."""
+    seconds = max(LOOK_SECONDS, nodes / LOOKS_A_SECOND)
+    return {LOOK: str(seconds), EXECUTOR_LOOK: str(seconds / 2)}
 
 
 def listen(address: str, tls: Path, folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TaskType
@@ -31,7 +31,9 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent ends."""
 TOKEN, TOKEN_HEADER, CONTROL = "FEDERATION_TOKEN", "x-nightshift-token", "/v1/control"
-LOOK_SECONDS = 1.0
+LOOK, EXECUTOR_LOOK = "FEDERATION_LOOK_SECONDS", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
+"""Environment variables of a node: how often it looks for messages, and what starts its apps for
+those (Flower's own)."""
 APPS = {TaskType.CLIENT_APP: flwr_clientapp, TaskType.SERVER_APP: flwr_serverapp}
 
 
@@ -129,10 +131,10 @@ def superlink() -> None:
 
 
 def supernode() -> None:
-    """`flower-supernode` that looks for messages every second; Flower's own waits three, in each
-    round and in each stage of secure aggregation."""
-    looking: Any = start_client_internal
-    looking.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, LOOK_SECONDS)))
+    """`flower-supernode` that looks for messages as often as the environment says; Flower's own
+    waits three seconds, in each round and in each stage of secure aggregation."""
+    looking, most = cast(Any, start_client_internal), float(os.environ[LOOK])
+    looking.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, most)))
     flower_supernode()
 
 

@@ -1,11 +1,14 @@
 """Secure aggregation, a tenant's side: four stages, each an answer to a message of the server.
 
 What a stage needs later is in the node's own state. A stage out of its order is refused, and so is
-whatever would let the server see one tenant: both secrets of one, or a sum of too few.
+whatever would let the server see one tenant: both secrets of one, a sum of too few, a mask that is
+added twice. With its shares each tenant seals what it was told of the model and of the keys, and
+none sends its vector where another was told otherwise.
 """
 
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -37,10 +40,15 @@ from jobs.federated.secagg import Vector, keystream, pairwise_mask, threshold
 Told = Any
 """A ConfigRecord: its values are of many types, and each stage knows its own."""
 REMEDY = "The round is asked for again."
+PLACE_BYTES, DIGEST_BYTES = 4, 16
+"""Of a place, and of what a tenant was told of it, as they are sealed."""
 
 
-def answer(state: ConfigRecord, told: Told, vector: Callable[[], Vector]) -> ConfigRecord:
-    """What this node says in one stage; `vector` makes what it adds to the sum.
+def answer(
+    state: ConfigRecord, told: Told, vector: Callable[[], Vector], asked: bytes
+) -> ConfigRecord:
+    """What this node says in one stage; `vector` makes what it adds to the sum, and `asked` is a
+    digest of the model and the config that it was asked with at setup.
 
     Raises InputError, and forgets its secrets, where the server asks for what it may not have.
     """
@@ -48,7 +56,7 @@ def answer(state: ConfigRecord, told: Told, vector: Callable[[], Vector]) -> Con
     remembered: Told = ConfigRecord(dict(state))
     state.clear()  # what is refused or answered is not asked for twice
     if stage == Stage.SETUP:
-        return _setup(state, told["attempt"], vector())
+        return _setup(state, told["attempt"], vector(), asked)
     follows = stages.index(stage) == stages.index(remembered.get("stage", Stage.UNMASK)) + 1
     if not follows or remembered["attempt"] != told["attempt"]:
         raise InputError("it has no part in this attempt: it was started again", REMEDY)
@@ -66,16 +74,16 @@ def answer(state: ConfigRecord, told: Told, vector: Callable[[], Vector]) -> Con
         raise
 
 
-def _setup(state: Told, attempt: str, vector: Vector) -> ConfigRecord:
+def _setup(state: Told, attempt: str, vector: Vector, asked: bytes) -> ConfigRecord:
     """Two public keys: of one pair masks are made, of the other what encrypts shares."""
     (mask_key, mask_public), (share_key, share_public) = generate_key_pairs(), generate_key_pairs()
     state["stage"], state["attempt"] = Stage.SETUP, attempt
-    state["vector"] = vector.tobytes()
+    state["vector"], state["asked"] = vector.tobytes(), asked
     state["mask_key"] = private_key_to_bytes(mask_key)
     state["share_key"] = private_key_to_bytes(share_key)
-    return ConfigRecord(
-        {"mask": public_key_to_bytes(mask_public), "share": public_key_to_bytes(share_public)}
-    )
+    state["mask"] = public_key_to_bytes(mask_public)
+    state["share"] = public_key_to_bytes(share_public)
+    return ConfigRecord({"mask": state["mask"], "share": state["share"]})
 
 
 def _share_keys(own: Told, state: Told, told: Told) -> ConfigRecord:
@@ -85,8 +93,14 @@ def _share_keys(own: Told, state: Told, told: Told) -> ConfigRecord:
     """
     place, places = told["place"], told["places"]
     masks, shares = told["masks"], told["shares"]
-    if len(places) < FEWEST_IN_A_SUM or len({*masks, *shares}) < 2 * len(places):
+    keys = dict(zip(places, zip(masks, shares, strict=True), strict=True))
+    if len(keys) < max(FEWEST_IN_A_SUM, len(places)) or len({*masks, *shares}) < 2 * len(places):
         raise InputError("too few tenants, or keys that are not their own", REMEDY)
+    if keys.get(place) != (own["mask"], own["share"]):
+        raise InputError("it was told another key in its own place", REMEDY)
+    state["place"], state["places"] = place, places
+    state["masks"], state["shares"] = masks, shares
+    seen = b"".join(place + digest for place, digest in _seen(state).items())
     seed, needed = os.urandom(32), threshold(len(places))
     of_seed = create_shares(seed, needed, len(places))
     of_key = create_shares(own["mask_key"], needed, len(places))
@@ -97,11 +111,22 @@ def _share_keys(own: Told, state: Told, told: Told) -> ConfigRecord:
             state["held"], state["held_seeds"] = [place], [seed_share]
             state["held_keys"] = [key_share]
             continue
-        plain = share_keys_plaintext_concat(place, other, seed_share, key_share)
+        secret = share_keys_plaintext_concat(place, other, seed_share, key_share)
+        plain = share_keys_plaintext_concat(place, other, seen, secret)
         sealed[other] = encrypt(generate_shared_key(private, bytes_to_public_key(public)), plain)
-    state["place"], state["seed"] = place, seed
-    state["places"], state["masks"], state["shares"] = places, masks, shares
+    state["seed"] = seed
     return ConfigRecord({"places": list(sealed), "shares": list(sealed.values())})
+
+
+def _seen(own: Told) -> dict[bytes, bytes]:
+    """By place: a digest of its tenant's keys and of what this node was asked with."""
+    rows = zip(own["places"], own["masks"], own["shares"], strict=True)
+    return {
+        place.to_bytes(PLACE_BYTES): sha256(
+            b"".join(sha256(part).digest() for part in (own["asked"], mask, share))
+        ).digest()[:DIGEST_BYTES]
+        for place, mask, share in rows
+    }
 
 
 def _mask(own: Told, state: Told, told: Told) -> ConfigRecord:
@@ -110,6 +135,8 @@ def _mask(own: Told, state: Told, told: Told) -> ConfigRecord:
     sources = told["places"]
     if len({own["place"], *sources} & set(publics)) < max(FEWEST_IN_A_SUM, threshold(len(publics))):
         raise InputError("too few tenants have shared their keys", REMEDY)
+    if len({own["place"], *sources}) <= len(sources):
+        raise InputError("a mask would be added twice", REMEDY)
     vector = np.frombuffer(own["vector"], dtype="<u8")
     masked = vector + keystream(own["seed"], len(vector))
     for place, sealed in zip(sources, told["sealed"], strict=True):
@@ -126,17 +153,26 @@ def _mask(own: Told, state: Told, told: Told) -> ConfigRecord:
 
 
 def _opened(own: Told, place: int, sealed: bytes, public: bytes) -> tuple[bytes, bytes]:
-    """The shares of a neighbour's seed and key."""
+    """The shares of a neighbour's seed and key, if it was told what this node was told."""
     shared = generate_shared_key(
         bytes_to_private_key(own["share_key"]), bytes_to_public_key(public)
     )
     try:
-        source, target, seed, key = share_keys_plaintext_separate(decrypt(shared, sealed))
+        source, target, seen, secret = share_keys_plaintext_separate(decrypt(shared, sealed))
     except InvalidToken:
         source = target = -1
-        seed = key = b""
+        seen = secret = b""
     if (source, target) != (place, own["place"]):
         raise InputError("a share that was sent to it is of somebody else", REMEDY)
+    ours, length = _seen(own), PLACE_BYTES + DIGEST_BYTES
+    rows = [seen[at : at + length] for at in range(0, len(seen), length)]
+    theirs = {row[:PLACE_BYTES]: row[PLACE_BYTES:] for row in rows}
+    both = {one.to_bytes(PLACE_BYTES) for one in (source, target)}
+    if not both <= theirs.keys() or any(
+        theirs[one] != ours[one] for one in theirs.keys() & ours.keys()
+    ):
+        raise InputError("another tenant was sent another model, or other keys", REMEDY)
+    _, _, seed, key = share_keys_plaintext_separate(secret)
     return seed, key
 
 

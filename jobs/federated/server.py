@@ -300,7 +300,7 @@ class Federation:
             for reply in found:
                 waited.pop(reply.metadata.reply_to_message_id, None)
             replies += found
-            time.sleep(0 if found else POLL_SECONDS)
+            time.sleep(POLL_SECONDS if waited else 0)
         return replies
 
     def _judge(self) -> dict[str, dict[str, Any]]:

@@ -1,14 +1,16 @@
 """A tenant's end of a federation: `nightshift federation join` becomes this program.
 
-    python -m jobs.federated.tenant PLACE DATA [MODEL]
+    python -m jobs.federated.tenant [--secure-aggregation] PLACE DATA [MODEL]
 
 PLACE is the tenant's own folder with `invite.json`; DATA has its data.csv, or with MODEL, its copy
-of a language model, texts.jsonl. Asks at the door until
-the federation opens, runs a SuperNode while it is open, starts it anew when it dies, and ends with
-all its processes on Ctrl-C or when the tenant is refused. Of the bundle that a SuperLink sends
-nothing is run: the node's app is the one that is installed here.
+of a language model, texts.jsonl. With --secure-aggregation it trains in no other runs.
+
+Asks at the door until the federation opens, runs a SuperNode while it is open, starts it anew when
+it dies, and ends with all its processes on Ctrl-C or when the tenant is refused. Of the bundle that
+a SuperLink sends nothing is run: the node's app is the one that is installed here.
 """
 
+import argparse
 import fcntl
 import os
 import secrets
@@ -24,7 +26,6 @@ from typing import Any, NoReturn
 os.environ |= {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }  # before Flower is imported
 
 import httpx
@@ -52,12 +53,12 @@ PUBLIC_KEY = "key.pub"
 
 class Node:
     """The node of one tenant in `place`, with what `tell` prints for people; `base` is its copy of
-    a language model, a folder or hub id."""
+    a language model, a folder or hub id, and with `only_sums` it trains for sums of many only."""
 
     def __init__(
-        self, place: Path, data: Path, tell: Callable[[str], None], base: str = ""
+        self, place: Path, data: Path, tell: Callable[[str], None], base: str, only_sums: bool
     ) -> None:
-        self.place, self.tell, self.base = place, tell, base
+        self.place, self.tell, self.base, self.only_sums = place, tell, base, only_sums
         self.identity = identity_of(base)
         self.invite = Invite.model_validate_json((place / "invite.json").read_text())
         if not (place / PUBLIC_KEY).exists():
@@ -115,7 +116,13 @@ class Node:
     def _start(self) -> None:
         authority = self.place / "federation" / AUTHORITY
         self.pids = start_node(
-            self.place, self.invite.address, authority, self.place, self.base, self.identity
+            self.place,
+            self.invite.address,
+            authority,
+            self.place,
+            self.base,
+            self.identity,
+            only_sums=self.only_sums,
         )
         self._say(f"{self.invite.tenant} is in the federation {self.invite.federation}")
 
@@ -213,13 +220,18 @@ def teller() -> Callable[[str], None]:
 
 def main() -> None:
     """Hold the node of PLACE with DATA until Ctrl-C or SIGTERM."""
-    place, data, base = Path(sys.argv[1]), Path(sys.argv[2]), "".join(sys.argv[3:4])
-    if base:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--secure-aggregation", action="store_true")
+    parser.add_argument("place", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("base", nargs="?", default="")
+    told = parser.parse_args()
+    if told.base:
         from jobs.federated import adapters  # noqa: F401 - torch, once for all forks
     for one in (signal.SIGINT, signal.SIGTERM):  # a shell's background process would ignore Ctrl-C
         signal.signal(one, signal.default_int_handler)
     try:
-        with (place / "lock").open("a") as lock:
+        with (told.place / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -228,7 +240,7 @@ def main() -> None:
                 ) from None
             tell = teller()
             run_only_ours(tell)
-            node = Node(place, data, tell, base)
+            node = Node(told.place, told.data, tell, told.base, told.secure_aggregation)
             try:
                 node.hold()
             finally:

@@ -232,7 +232,7 @@ def _draw_growth(rows: Sequence[Row], path: Path) -> None:
     same = [middles[0] * size / sizes[0] for size in sizes]
     panel.plot(sizes, same, color=BESIDE, lw=1, ls="--", label="as much for each more")
     panel.legend(frameon=False, loc="best")
-    panel.set(ylabel=ordered[0].unit, xlabel="size", xticks=sizes)
+    panel.set(ylabel=ordered[0].unit, xlabel=ordered[0].counted, xticks=sizes)
     panel.set_ylim(bottom=0)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.2)

@@ -57,7 +57,8 @@ class Point(BaseModel):
 
 
 class Row(BaseModel):
-    """What is said of one figure; `size`: of how much it is, where figures differ in that."""
+    """What is said of one figure; `size`: of how many of what is `counted` it is, where figures
+    differ in that."""
 
     suite: str
     figure: str
@@ -79,6 +80,7 @@ class Row(BaseModel):
     missing: list[str]
     steady: bool
     size: int | None = None
+    counted: str = "size"
 
     @property
     def regressed(self) -> bool:
@@ -135,6 +137,7 @@ def row(
         missing=known["missing"],
         steady=known["steady"],
         size=known.get("size"),
+        counted=known.get("counted", "size"),
     )
 
 

@@ -40,6 +40,11 @@ def slow_to_take():
     yield about(2.0, 0.1)
 
 
+@figure("control-plane", "s", rounds=9)
+def in_few_rounds():
+    yield about(1.0, 0)
+
+
 @figure("control-plane", "s", gpu=True)
 def on_gpu():
     yield lambda: 1 / 0

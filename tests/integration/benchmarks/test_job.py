@@ -86,10 +86,12 @@ def test_a_figure_ends_when_its_verdict_is_sure_and_without_another_tree_at_once
     process.communicate(timeout=60)
     _, samples = told(tmp_path / "open")
     assert len(values(samples, "step", "then")) == 40, "a thousandth is not told from noise of 1 %"
-    process = start(tmp_path / "alone", {"now": trees["now"]}, figures=["steps"], rounds=40)
+    figures = ["steps", "in_few_rounds"]
+    process = start(tmp_path / "alone", {"now": trees["now"]}, figures=figures, rounds=40)
     process.communicate(timeout=60)
     _, samples = told(tmp_path / "alone")
     assert len(values(samples, "steps", "now")) == 10
+    assert len(values(samples, "in_few_rounds", "now")) == 9
 
 
 @pytest.mark.skipif(bool(machine.gpus()), reason="there is a GPU")

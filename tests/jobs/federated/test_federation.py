@@ -26,7 +26,7 @@ from jobs.federated import client, federation, train
 from jobs.federated.config import DATA
 from jobs.federated.federation import LocalFederation
 from jobs.federated.keys import make_node_key
-from jobs.federated.processes import end, fork, supernode
+from jobs.federated.processes import LOOK, end, fork, supernode
 from jobs.federated.state import State
 from jobs.runtime import Interrupted, Job, Outcome
 from tests.jobs.federated.conftest import FEATURES, traces_of, write_tenant
@@ -148,6 +148,13 @@ def test_no_two_nodes_get_one_port() -> None:
     assert len(set(ports)) == len(ports) and max(ports) < connections
 
 
+def test_many_nodes_of_one_machine_look_less_often() -> None:
+    """Together, that is: what one of four waits for a message is not longer."""
+    waits = {nodes: float(federation.pace_of(nodes)[LOOK]) for nodes in (1, 4, 16, 50, 200)}
+    assert waits[1] == waits[4] == waits[16] == 1
+    assert 50 / waits[50] == 200 / waits[200] == 16
+
+
 def knock(one: LocalFederation) -> int:
     """The exit code of a SuperNode whose key nobody has registered."""
     make_node_key(one.folder / "stranger")
@@ -156,7 +163,7 @@ def knock(one: LocalFederation) -> int:
         *("--superlink", one.address, "--root-certificates", str(one.folder / "ca.pem")),
         *("--auth-supernode-private-key", str(one.folder / "stranger"), "--isolation", "process"),
     ]
-    pid = fork(supernode, arguments)
+    pid = fork(supernode, arguments, environment=federation.pace_of(1))
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)

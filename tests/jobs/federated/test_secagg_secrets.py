@@ -179,17 +179,17 @@ def test_a_node_does_not_say_what_would_show_one_tenant(
     state = at_unmasking()
     with pytest.raises(InputError, match="would show one tenant"):
         told = asked(stage=Stage.UNMASK, summed=summed, dropped=dropped)
-        secagg_client.answer(state, told, vectors()["ant"])
+        secagg_client.answer(state, told, vectors()["ant"], b"")
     assert not state, "nor when it is asked again"
 
 
 def test_shares_are_said_once() -> None:
     state = at_unmasking()
     told = asked(stage=Stage.UNMASK, summed=[0, 1, 2], dropped=[3])
-    said: Any = secagg_client.answer(state, told, vectors()["ant"])
+    said: Any = secagg_client.answer(state, told, vectors()["ant"], b"")
     assert said == {"places": [0, 1, 2, 3], "shares": [b"s", b"s", b"s", b"k"]}
     with pytest.raises(InputError, match="no part in this attempt"):
-        secagg_client.answer(state, told, vectors()["ant"])
+        secagg_client.answer(state, told, vectors()["ant"], b"")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_shares_are_said_once() -> None:
 )
 def test_stages_have_one_order(told: ConfigRecord) -> None:
     with pytest.raises(InputError, match="no part in this attempt"):
-        secagg_client.answer(at_unmasking(), told, vectors()["ant"])
+        secagg_client.answer(at_unmasking(), told, vectors()["ant"], b"")
 
 
 def test_a_node_shares_its_secrets_with_three_or_more() -> None:
@@ -211,4 +211,4 @@ def test_a_node_shares_its_secrets_with_three_or_more() -> None:
         stage=Stage.SHARE_KEYS, place=0, places=[0, 1], masks=[b"a", b"b"], shares=[b"c", b"d"]
     )
     with pytest.raises(InputError, match="too few tenants"):
-        secagg_client.answer(state, told, vectors()["ant"])
+        secagg_client.answer(state, told, vectors()["ant"], b"")

@@ -1,17 +1,22 @@
 """A tenant's end: its clock, whose code it runs, and what its errors tell; what the door shows."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.config import parse_config_args
 from flwr.supernode.runtime import run_clientapp
 
-from jobs.federated import client, tenant
+from jobs.federated import client, federation, tenant
+from jobs.federated.config import FederatedConfig
 from jobs.federated.door import Door
+from jobs.federated.model import initial
 from jobs.federated.remote import Guard, notes_of
+from tests.jobs.federated.conftest import FEATURES, write_tenant
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,30 @@ def test_the_owner_hears_of_each_tenant_what_the_server_knows() -> None:
     }
     together = {"all together": {"right": 7.0, "held-out": 9.0}}
     assert notes_of(row | {"counts": together}, "ours") == late | {"east": told, "north": told}
+
+
+@pytest.mark.usefixtures("as_node")
+@pytest.mark.parametrize("only_sums", [False, True])
+def test_who_joined_for_sums_shows_no_update_of_its_own(
+    only_sums: bool,
+    tmp_path: Path,
+    make_config: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the run's config says: the server writes that."""
+    forked: list[list[str]] = []
+    monkeypatch.setattr(federation, "fork", lambda _, arguments, *__: forked.append(arguments) or 1)
+    federation.start_node(tmp_path, "", tmp_path, tmp_path, only_sums=only_sums)
+    own = parse_config_args([forked[0][forked[0].index("--node-config") + 1]])
+    write_tenant(tmp_path / "all" / "north", 1)
+    config = FederatedConfig.model_validate(make_config(tmp_path / "all"))
+    told = ConfigRecord({"job": config.model_dump_json(), "round": 1})
+    content = {"arrays": client.record_of(initial(len(FEATURES), 0, 0)), "config": told}
+    message = Message(RecordDict(content), dst_node_id=1, message_type="train")
+    own["folder"] = str(tmp_path / "all" / "north")
+    said = client.train(message, Context(1, 1, own, RecordDict(), {})).content
+    if only_sums:
+        assert not said.array_records
+        assert "secure aggregation only" in str(said.config_records["refusal"]["reason"])
+    else:
+        assert "arrays" in said.array_records

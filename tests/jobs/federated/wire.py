@@ -38,12 +38,14 @@ def config(weighted: bool = True, noise: float = 0.0, norm: float = 10.0) -> Fed
 @dataclass
 class Wire:
     """What lies between the two sides: what went over it, and who is cut off at which stage; where
-    its answer is `late`, it is on the wire all the same."""
+    its answer is `late`, it is on the wire all the same. `lie` changes what a tenant is told."""
 
     vectors: dict[str, Callable[[], np.ndarray]]
     cut: dict[str, str] = field(default_factory=dict)
     late: bool = False
     change: Callable[[str, str, Any], Any] | None = None
+    lie: Callable[[str, str, Any], Any] | None = None
+    asked: dict[str, bytes] = field(default_factory=dict)
     states: dict[str, ConfigRecord] = field(default_factory=dict)
     said: list[tuple[str, str, Any]] = field(default_factory=list)
 
@@ -57,17 +59,19 @@ class Wire:
                 reasons[name] = "no answer in time"
                 if not self.late:
                     continue
+            heard = self.lie(name, stage, each) if self.lie else each
+            asked = self.asked.get(name, b"the same for all")
             try:
-                said: Any = secagg_client.answer(state, each, self.vectors[name])
+                said: Any = secagg_client.answer(state, heard, self.vectors[name], asked)
             except InputError as error:
                 reasons[name] = error.message
                 continue
             self.said.append((name, stage, dict(said)))
             if name in reasons:
                 continue
-            asked = Message(RecordDict(), dst_node_id=1, message_type="train")
+            message = Message(RecordDict(), dst_node_id=1, message_type="train")
             content = RecordDict({secagg.RECORD: self.sent(name, stage, said)})
-            answers[name] = Message(content, reply_to=asked)
+            answers[name] = Message(content, reply_to=message)
         return answers, reasons
 
     def sent(self, name: str, stage: str, said: Any) -> Any:

@@ -156,8 +156,9 @@ def test_plots_are_drawn(tmp_path):
 
 
 def test_figures_of_several_sizes_have_a_plot_of_their_growth(tmp_path):
-    rows = [newest({"now": 10.0 * size}, known=KNOWN | {"size": size}) for size in (50, 4)]
-    assert [one.size for one in rows] == [50, 4]
+    known = KNOWN | {"counted": "tenants"}
+    rows = [newest({"now": 10.0 * size}, known=known | {"size": size}) for size in (50, 4)]
+    assert [(one.size, one.counted) for one in rows] == [(50, "tenants"), (4, "tenants")]
     plots = report.draw([*rows, newest({"now": 100})], tmp_path)
     assert set(plots) == {"control-plane", "control-plane-growth"}
     assert all(path.stat().st_size > 5_000 for path in plots.values())
