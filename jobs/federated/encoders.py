@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimiser does, for a second: here it is once for all forks
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 from torch.nn import functional

@@ -51,7 +51,7 @@ def prepare_inputs(parameters: FederatedParameters) -> Given:
     folder = Path(given).expanduser() if given else make_tenants(settings().home / "clinics")
     names = _tenants(folder, DATA, parameters.rounds.minimum_tenants)
     headers = {name: _header(folder / name / DATA) for name in names}
-    target, option = parameters.target, "--group" if parameters.group else "--label"
+    target, option = parameters.learnt_from, "--group" if parameters.group else "--label"
     features = parameters.columns or common_features(headers, target, option)
     able = [name for name in names if {*features, target} <= headers[name]]
     fewest = parameters.rounds.minimum_tenants

@@ -172,7 +172,7 @@ class FederatedParameters(RunParameters):
                 tenants=self.tenants,
                 centralised=self.centralised,
             )
-        if len(set(self.columns)) < len(self.columns) or self.target in self.columns:
+        if len(set(self.columns)) < len(self.columns) or self.learnt_from in self.columns:
             own = "group" if self.group else "label"
             yield f"features names a column twice, or that of {own}"
         yield from self._faults_of_ranges()
@@ -207,8 +207,7 @@ class FederatedParameters(RunParameters):
             )
             return
         yield from _given(
-            "is of a model that predicts a label, and with group a run trains an encoder; leave "
-            "one of the two out",
+            "does not go with group, by which an encoder is trained; leave one of the two out",
             label=self.label != LABEL,
             own_bias=not self.rounds.own_bias,
         )
@@ -268,7 +267,7 @@ class FederatedParameters(RunParameters):
             )
 
     @property
-    def target(self) -> str:
+    def learnt_from(self) -> str:
         """The column that is learnt from: the group's, or the label's."""
         return self.group or self.label
 
