@@ -160,7 +160,7 @@ def config_of(folder: Path, features: list[str], group: str, seed: int, **rounds
 
 def federate(config: FederatedConfig, learners: list[EncoderLearner]) -> Weights:
     """All rounds, in this process."""
-    weights, strategy = encoders._initial(config), strategies.make(config)
+    weights, strategy = encoders.initial(config), strategies.make(config)
     for number in range(1, config.rounds.rounds + 1):
         replies = []
         for learner in learners:
@@ -179,7 +179,7 @@ def judged(config: FederatedConfig) -> dict[str, list[tuple[np.ndarray, float]]]
     data = [encoders.load(config, Path(config.tenants) / name) for name in config.names]
     learners = [EncoderLearner(config, each) for each in data]
     whole = EncoderLearner(config, encoders.together(data)).alone()
-    begun, shared = encoders._initial(config), federate(config, learners)
+    begun, shared = encoders.initial(config), federate(config, learners)
     models = {
         "no training": [begun] * len(data),
         "local only": [learner.alone() for learner in learners],
@@ -197,7 +197,7 @@ def raw(learner: EncoderLearner) -> tuple[np.ndarray, float]:
     """Recall by the cosine of the scaled features."""
     everything = torch.nn.functional.normalize(torch.cat([learner.x, learner.held_out]))
     numbers = torch.cat([learner.numbers, learner.held_out_numbers])
-    hits = encoders._hits(everything, numbers, learner.queries + len(learner.x))
+    hits = encoders.alike(everything, numbers, learner.queries + len(learner.x))
     return hits[:, 0].numpy(), float(hits.any(1).float().mean())
 
 

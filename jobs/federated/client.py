@@ -105,16 +105,16 @@ def _compare(content: RecordDict, config: FederatedConfig, context: Context) -> 
     ours = judged["candidate"][0]
     metrics: dict[str, Any] = {"held-out": float(len(ours))}
     groups = learner.groups
-    sizes = None if groups is None else np.bincount(groups)
-    if sizes is not None:
+    if groups is not None:
+        sizes = np.bincount(groups)
         metrics |= {"groups": float(len(sizes)), "sizes-sizes": float(sizes @ sizes)}
     for name, (right, scores) in judged.items():
         metrics[f"{name}-right"] = float(right.sum())
         metrics[f"{name}-won"] = float((ours & ~right).sum())
         metrics[f"{name}-lost"] = float((right & ~ours).sum())
         metrics |= {f"{name}-{score}": value for score, value in scores.items()}
-        if sizes is not None:
-            gains = np.bincount(groups, ours.astype(float) - right)
+        if groups is not None:
+            gains, sizes = np.bincount(groups, ours.astype(float) - right), np.bincount(groups)
             metrics[f"{name}-gains-gains"] = float(gains @ gains)
             metrics[f"{name}-gains-sizes"] = float(gains @ sizes)
     return RecordDict({"metrics": MetricRecord(metrics)})

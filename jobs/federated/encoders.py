@@ -90,7 +90,7 @@ class EncoderLearner:
             )
         ]
         hits = torch.cat(
-            [_hits(found, numbers, part + len(self.x)) for part in self.queries.split(MOST_AT_ONCE)]
+            [alike(found, numbers, part + len(self.x)) for part in self.queries.split(MOST_AT_ONCE)]
         )
         scores = {
             "loss": sum(losses) / len(self.held_out),
@@ -99,7 +99,7 @@ class EncoderLearner:
         return hits[:, 0].numpy(), scores
 
     def alone(self) -> Weights:
-        weights = _initial(self.config)
+        weights = initial(self.config)
         for number in range(1, self.config.rounds.rounds + 1):
             weights = self.improve(weights, number)
         return weights
@@ -119,9 +119,23 @@ def draw(numbers: Matrix, random: np.random.Generator) -> Matrix:
     return mixed[rank < most][:MOST_AT_ONCE]
 
 
+def alike(found: Tensor, numbers: Tensor, queries: Tensor) -> Tensor:
+    """Queries × neighbours: which of the nearest others, by cosine, are of the query's group."""
+    near = found[queries] @ found.T
+    near[torch.arange(len(queries)), queries] = -torch.inf
+    nearest = near.topk(min(NEIGHBOURS, len(found) - 1)).indices
+    return numbers[nearest] == numbers[queries][:, None]
+
+
+def initial(config: FederatedConfig) -> Weights:
+    """New weights, by the seed."""
+    torch.manual_seed(config.seed)
+    return _weights_of(_network(config))
+
+
 def begin(job: Job[FederatedConfig]) -> Weights:
     """The champion's weights, or new ones."""
-    return champion(job) or _initial(job.config)
+    return champion(job) or initial(job.config)
 
 
 def load(config: FederatedConfig, folder: Path) -> Items:
@@ -139,14 +153,6 @@ def learner(config: FederatedConfig, _base: str, data: Items) -> EncoderLearner:
     return EncoderLearner(config, data)
 
 
-def _hits(found: Tensor, numbers: Tensor, queries: Tensor) -> Tensor:
-    """Queries × neighbours: which of the nearest others, by cosine, are of the query's group."""
-    near = found[queries] @ found.T
-    near[torch.arange(len(queries)), queries] = -torch.inf
-    nearest = near.topk(min(NEIGHBOURS, len(found) - 1)).indices
-    return numbers[nearest] == numbers[queries][:, None]
-
-
 def _network(config: FederatedConfig) -> nn.Sequential:
     inputs, hidden, outputs = (
         len(config.features),
@@ -156,11 +162,6 @@ def _network(config: FederatedConfig) -> nn.Sequential:
     if not hidden:
         return nn.Sequential(nn.Linear(inputs, outputs))
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
-
-
-def _initial(config: FederatedConfig) -> Weights:
-    torch.manual_seed(config.seed)
-    return _weights_of(_network(config))
 
 
 def _encoded(network: nn.Module, x: Tensor) -> Tensor:

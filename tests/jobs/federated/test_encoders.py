@@ -99,7 +99,7 @@ def test_an_item_stays_in_its_part_and_groups_may_be_numbers(tmp_path: Path) -> 
 def test_recall_is_told_of_the_nearest_other_items(config: FederatedConfig) -> None:
     """As scikit-learn's neighbours tell it, over training and held-out items."""
     one = learner(config)
-    weights = one.improve(encoders._initial(config), 1)
+    weights = one.improve(encoders.initial(config), 1)
     right, scores = one.judge(weights)
     everything = torch.cat([one.x, one.held_out]).numpy().astype(float)
     layers = [weights[name].astype(float) for name in ("0.weight", "0.bias", "2.weight", "2.bias")]
@@ -118,25 +118,25 @@ def test_who_has_no_other_of_its_group_is_no_query(config: FederatedConfig) -> N
     own = Items(x, groups, np.ones((4, len(FEATURES))), np.array(["a", "d", "b", "a"]))
     one = EncoderLearner(config, own)
     assert one.queries.tolist() == [0, 2, 3] and one.groups.tolist() == [0, 1, 0]
-    assert len(one.judge(encoders._initial(config))[0]) == 3
+    assert len(one.judge(encoders.initial(config))[0]) == 3
 
 
 def test_training_finds_what_tells_the_groups(config: FederatedConfig) -> None:
     one = learner(config)
-    begun = encoders._initial(config)
+    begun = encoders.initial(config)
     before, after = one.judge(begun), one.judge(one.alone())
     assert after[0].mean() > before[0].mean() + 0.15
     assert after[1]["recall5"] >= after[0].mean()
 
 
 def test_the_same_round_gives_the_same_update(config: FederatedConfig) -> None:
-    begun = encoders._initial(config)
+    begun = encoders.initial(config)
     first, again = (learner(config).improve(begun, 1) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 def test_fedprox_stays_nearer(config: FederatedConfig) -> None:
-    begun = encoders._initial(config)
+    begun = encoders.initial(config)
 
     def moved(**rounds: object) -> float:
         told = config.model_copy(update={"rounds": config.rounds.model_copy(update=rounds)})
@@ -222,6 +222,6 @@ def test_a_federation_trains_an_encoder(
     )
     begun = encoders.begin(later)
     assert {name: value.shape for name, value in begun.items()} == {
-        name: value.shape for name, value in encoders._initial(config).items()
+        name: value.shape for name, value in encoders.initial(config).items()
     }
-    assert any(np.abs(begun[n] - encoders._initial(config)[n]).max() > 0.01 for n in begun)
+    assert any(np.abs(begun[n] - encoders.initial(config)[n]).max() > 0.01 for n in begun)
