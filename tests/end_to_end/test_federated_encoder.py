@@ -11,7 +11,7 @@ from infra.compute.environments import ensure
 from infra.settings import settings
 from tests.helpers.users import Shared, User, reachable_folder
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 ROUNDS = (
     "run federated-rounds --name finder --tenants tenants --group family --rounds 1 --hidden 8"
     " --local-steps 20 --dimensions 4 --hours 0.2 --max-cost 1 --minimum-gain -0.9"
