@@ -72,6 +72,11 @@ class AdapterLearner:
     def rows(self) -> int:
         return len(self.train)
 
+    @property
+    def groups(self) -> None:
+        """Each text stands by itself."""
+        return None
+
     def improve(self, weights: Weights, number: int) -> Weights:
         """Texts are drawn by the seed and the round."""
         config, rounds = self.config, self.config.rounds

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -22,6 +23,9 @@ from jobs.federated.model import Weights
 app = ClientApp()
 COUNTS = ("num-examples", "right", "held-out", "loss")
 """What an update says of the tenant's rows, beside its weights."""
+
+COMPARED, IN_GROUPS = ("right", "won", "lost"), ("gains-gains", "gains-sizes", "recall5")
+"""What a judgement says of each model; the latter of an encoder only."""
 
 
 @app.train()
@@ -100,7 +104,11 @@ def improve(content: RecordDict, number: int, learner: Learner) -> RecordDict:
 
 
 def _compare(content: RecordDict, config: FederatedConfig, context: Context) -> RecordDict:
-    """Counts of held-out rows: which are right for each model, and for one of each pair only."""
+    """Counts of held-out rows: which are right for each model, and for one of each pair only.
+
+    Of rows that err together in groups also sums over the groups: of squared sizes, squared gains,
+    and products of both.
+    """
     learner = _learner(config, context)
     sent = {"arrays": "candidate", "champion": "champion", "centralised": "centralised"}
     models = {
@@ -112,12 +120,27 @@ def _compare(content: RecordDict, config: FederatedConfig, context: Context) -> 
     judged["local"] = learner.judge(learner.alone())
     ours = judged["candidate"][0]
     metrics: dict[str, Any] = {"held-out": float(len(ours))}
+    groups = learner.groups
+    if groups is not None:
+        sizes = np.bincount(groups)
+        metrics |= {"groups": float(len(sizes)), "sizes-sizes": float(sizes @ sizes)}
     for name, (right, scores) in judged.items():
         metrics[f"{name}-right"] = float(right.sum())
         metrics[f"{name}-won"] = float((ours & ~right).sum())
         metrics[f"{name}-lost"] = float((right & ~ours).sum())
         metrics |= {f"{name}-{score}": value for score, value in scores.items()}
+        if groups is not None:
+            gains, sizes = np.bincount(groups, ours.astype(float) - right), np.bincount(groups)
+            metrics[f"{name}-gains-gains"] = float(gains @ gains)
+            metrics[f"{name}-gains-sizes"] = float(gains @ sizes)
     return RecordDict({"metrics": MetricRecord(metrics)})
+
+
+def judged_counts(config: FederatedConfig, models: list[str]) -> tuple[str, ...]:
+    """What a judgement of these models has to tell."""
+    each = (*COMPARED, *IN_GROUPS) if config.group else COMPARED
+    whole = ("held-out", "groups", "sizes-sizes") if config.group else ("held-out",)
+    return (*whole, *(f"{model}-{count}" for model in models for count in each))
 
 
 def _learner(config: FederatedConfig, context: Context) -> Learner:

@@ -55,7 +55,7 @@ class Rounds(Group):
         ge=0,
         le=256,
         title="Hidden units",
-        description="Of the network; 0 is logistic regression.",
+        description="Of the network; 0 is logistic regression, or a linear encoder.",
     )
     local_steps: int = Field(
         default=10,
@@ -69,8 +69,8 @@ class Rounds(Group):
         default=None,
         gt=0,
         title="Learning rate",
-        description="Of the tenants. Unset: 0.5 for a table; for an adapter 0.128 / the model's "
-        "width.",
+        description="Of the tenants. Unset: 0.5 for a table; 0.01 for an encoder; for an adapter "
+        "0.128 / the model's width.",
     )
     server_rate: float = Field(
         default=0.1,
@@ -141,6 +141,18 @@ class Adapters(Group):
         le=4096,
         title="LoRA rank",
         description="Of the adapter; a champion's must be the same.",
+    )
+
+
+class Encoders(Group):
+    """What the tenants' encoder makes of an item."""
+
+    dimensions: int = Field(
+        default=16,
+        ge=2,
+        le=1024,
+        title="Dimensions",
+        description="Of the unit vector that an encoder makes of an item.",
     )
 
 
@@ -226,8 +238,9 @@ class FederatedConfig(JobConfig):
     `door`, the folder of a federation, they come to its `address` from their own machines instead.
 
     A table has `features` and a `label`, and with `ranges` (one for each feature) their usual
-    values, by which they are scaled. With a `model` (its name; the input `base` has it where it
-    came from a folder) an adapter of it is trained, of texts.
+    values, by which they are scaled. With a `group` instead of the label, the column that says
+    which items belong together, an encoder is trained. With a `model` (its name; the input `base`
+    has it where it came from a folder) an adapter of it is trained, of texts.
 
     `spent`: what each tenant's privacy was spent on before. `centralised` lets this machine read
     the data of all tenants at once, to compare with a model of everything: in simulations only.
@@ -239,9 +252,11 @@ class FederatedConfig(JobConfig):
     names: list[str]
     features: list[str]
     label: str
+    group: str = ""
     ranges: list[tuple[float, float]] | None = None
     model: str = ""
     adapters: Adapters = Field(default_factory=lambda: Adapters.model_validate({}))
+    encoders: Encoders = Field(default_factory=lambda: Encoders.model_validate({}))
     seed: Seed
     centralised: bool
     rounds: Rounds

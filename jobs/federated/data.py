@@ -51,13 +51,18 @@ def load(
     train = ~held_out
     if min(train.sum(), held_out.sum()) < FEWEST_IN_A_PART:
         raise InputError(f"fewer than {FEWEST_IN_A_PART} rows to train on, or to hold out", REMEDY)
+    found = scaled(x, train, ranges)
+    return Table(found[train], y[train], found[held_out], y[held_out])
+
+
+def scaled(x: Matrix, train: Matrix, ranges: list[tuple[float, float]] | None) -> Matrix:
+    """The columns by their ranges, or without by the rows that `train` marks; no value missing."""
     if ranges:
         low, high = np.array(ranges).T
         middle, spread = (low + high) / 2, (high - low) / 2
     else:
         middle, spread = _moments(x[train])
-    scaled = np.nan_to_num((x - middle) / spread, nan=0.0).clip(-10, 10)
-    return Table(scaled[train], y[train], scaled[held_out], y[held_out])
+    return np.nan_to_num((x - middle) / spread, nan=0.0).clip(-10, 10)
 
 
 def _moments(x: Matrix) -> tuple[Matrix, Matrix]:
@@ -76,28 +81,42 @@ def read(path: Path, features: list[str], label: str) -> tuple[Matrix, Matrix, M
 
     Raises InputError.
     """
+    table, _, marks = read_columns(path, [*features, label])
+    x, y = table[:, :-1], table[:, -1]
+    if not np.isin(y, (0, 1)).all():
+        raise InputError(f"the column {label} holds other labels than 0 and 1", REMEDY)
+    if marks is None:
+        marks = np.array([is_held_out(row.tobytes()) for row in table])
+    return x, y, marks
+
+
+def read_columns(
+    path: Path, numbers: list[str], text: str = ""
+) -> tuple[Matrix, list[str], Matrix | None]:
+    """(rows × columns of numbers with NaN where a value is missing, the column of text where one is
+    named, which rows the file says are held out, None where it does not). Raises InputError.
+    """
+    texts = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             lines = csv.reader(stream)
             header = [name.strip() for name in next(lines, [])]
-            lacking = sorted({*features, label} - set(header))
+            lacking = sorted({*numbers, *filter(None, [text])} - set(header))
             if lacking:
                 raise InputError(f"the column {', '.join(lacking)} is missing", REMEDY)
-            wanted = [*features, label]
-            wanted += [HELD_OUT_COLUMN] if HELD_OUT_COLUMN in header else []
-            places = [header.index(name) for name in wanted]
-            rows = [_numbers(line, places, header, n) for n, line in enumerate(lines, 2) if line]
+            marked = HELD_OUT_COLUMN in header
+            wanted = [*numbers, *([HELD_OUT_COLUMN] if marked else [])]
+            places, rows = [header.index(name) for name in wanted], []
+            for number, line in enumerate(lines, 2):
+                if line:
+                    rows.append(_numbers(line, places, header, number))
+                    texts += [line[header.index(text)].strip()] if text else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"data.csv cannot be read ({type(error).__name__})", REMEDY) from error
     if len(rows) < FEWEST_ROWS:
         raise InputError(f"{len(rows)} rows, at least {FEWEST_ROWS} are needed", REMEDY)
     table = np.array(rows)
-    x, y = table[:, : len(features)], table[:, len(features)]
-    if not np.isin(y, (0, 1)).all():
-        raise InputError(f"the column {label} holds other labels than 0 and 1", REMEDY)
-    if HELD_OUT_COLUMN in header:
-        return x, y, table[:, -1] == 1
-    return x, y, np.array([is_held_out(row.tobytes()) for row in table])
+    return table[:, : len(numbers)], texts, table[:, -1] == 1 if marked else None
 
 
 def is_held_out(row: bytes) -> bool:

@@ -19,6 +19,12 @@ class Learner(Protocol):
         """Those that are trained on."""
         ...
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Numbers from 0 on of the held-out rows that err together, one a row; None where each
+        stands by itself."""
+        ...
+
     def improve(self, weights: Weights, number: int, /) -> Weights:
         """The weights after the local steps of round `number`."""
         ...
@@ -65,7 +71,11 @@ class Kind(Protocol):
 
 
 def kind_of(config: FederatedConfig) -> Kind:
-    """The kind that the config asks for; torch is imported for a language model only."""
+    """The kind that the config asks for; a table's imports no torch."""
+    if config.group:
+        from jobs.federated import encoders
+
+        return encoders
     if config.model:
         from jobs.federated import adapters
 

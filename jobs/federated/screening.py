@@ -62,7 +62,8 @@ def fault(reply: Message, number: int, counts: tuple[str, ...]) -> str | None:
     values = [told.get(name) for name in (*counts, *told)]
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
         return "its counts are missing or no finite numbers"
-    if not told["held-out"] > 0 or any(told[n] > told["held-out"] for n in told if "right" in n):
+    within = [value for name, value in told.items() if "right" in name or name == "groups"]
+    if not told["held-out"] > 0 or any(value > told["held-out"] for value in within):
         return "its counts contradict each other"
     return None
 

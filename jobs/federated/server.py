@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from infra.errors import InputError, NightshiftError
 from jobs.federated import accountant, secagg, strategies
-from jobs.federated.client import record_of
+from jobs.federated.client import judged_counts, record_of
 from jobs.federated.config import FederatedConfig
 from jobs.federated.door import NOT_CONNECTED, Door
 from jobs.federated.kinds import kind_of
@@ -155,11 +155,11 @@ class Federation:
         self.state.log.append(row | {"seconds": time.time() - began})
         self.job.save_checkpoint(number, self.state.write)
         told = counts.values()
-        accuracy = sum(c["right"] for c in told) / sum(c["held-out"] for c in told)
+        share = sum(c["right"] for c in told) / sum(c["held-out"] for c in told)
+        measure = "recall_before" if self.config.group else "accuracy_before"
         message = f"left out: {_told(left_out)}" if left_out else ""
-        self.job.progress(
-            number, total, message, accuracy_before=accuracy, tenants=float(len(good))
-        )
+        values = {measure: share, "tenants": float(len(good))}
+        self.job.progress(number, total, message, **values)
 
     def _enough_updates(self, number: int) -> Updates:
         """As `_ask_for_updates`, again a bounded number of times where too few answer.
@@ -309,6 +309,8 @@ class Federation:
         for other in ("champion", "centralised"):
             if path := self._other(other):
                 content[other] = record_of(path)
+        models = ["candidate", "local", *(name for name in content if name != "arrays")]
+        counts_told = judged_counts(self.config, models)
         number = self.config.rounds.rounds + 1
         self._wait_for_enough()
         unreachable = self._unreachable(number)
@@ -317,10 +319,8 @@ class Federation:
             name: {"refused": reason} for name, reason in unreachable.items()
         }
         for reply in self._send(MessageType.EVALUATE, number, dict.fromkeys(asked, content)):
-            tenant, reason = (
-                self.names[reply.metadata.src_node_id],
-                fault(reply, number, ("held-out",)),
-            )
+            tenant = self.names[reply.metadata.src_node_id]
+            reason = fault(reply, number, counts_told)
             counts = {"refused": reason} if reason else reply.content.metric_records["metrics"]
             found[tenant] = dict(counts)
         for name in self.names.values():

@@ -29,6 +29,11 @@ class TableLearner:
     def rows(self) -> int:
         return len(self.table.train_y)
 
+    @property
+    def groups(self) -> None:
+        """Each row stands by itself."""
+        return None
+
     def improve(self, weights: Weights, _number: int) -> Weights:
         """The own intercept does not leave the tenant: it is as it came."""
         config, rounds = self.config, self.config.rounds

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,20 @@ def write_weights(folder: Path, weights: Weights, config: FederatedConfig) -> Pa
     np.savez(folder / ARRAYS, allow_pickle=False, **weights)
     told = {
         "features": config.features,
-        "label": config.label,
+        **_learnt(config),
         "hidden": config.rounds.hidden,
         "standardised": "by ranges" if config.ranges else "by each tenant's own training rows",
         "ranges": config.ranges,
     }
     (folder / MODEL).write_text(json.dumps(told, indent=1))
     return folder
+
+
+def _learnt(config: FederatedConfig) -> dict[str, Any]:
+    """What a table's model predicts, or an encoder holds together."""
+    if config.group:
+        return {"group": config.group, "dimensions": config.encoders.dimensions}
+    return {"label": config.label}
 
 
 def read_weights(folder: Path) -> Weights:

@@ -51,13 +51,14 @@ def prepare_inputs(parameters: FederatedParameters) -> Given:
     folder = Path(given).expanduser() if given else make_tenants(settings().home / "clinics")
     names = _tenants(folder, DATA, parameters.rounds.minimum_tenants)
     headers = {name: _header(folder / name / DATA) for name in names}
-    features = parameters.columns or common_features(headers, parameters.label)
-    able = [name for name in names if {*features, parameters.label} <= headers[name]]
+    target, option = parameters.learnt_from, "--group" if parameters.group else "--label"
+    features = parameters.columns or common_features(headers, target, option)
+    able = [name for name in names if {*features, target} <= headers[name]]
     fewest = parameters.rounds.minimum_tenants
     if len(able) < fewest:
         raise InputError(
-            f"--label, --features: {len(able)} of {len(names)} tenants have the columns "
-            f"{', '.join([*features, parameters.label])}",
+            f"{option}, --features: {len(able)} of {len(names)} tenants have the columns "
+            f"{', '.join([*features, target])}",
             f"Name columns that at least {fewest} of them have.",
         )
     checksums = {name: scan(folder / name / DATA).sha256 for name in names}
@@ -120,18 +121,23 @@ def _of_federation(parameters: FederatedParameters, name: str) -> Given:
     )
 
 
-def common_features(headers: dict[str, set[str]], label: str) -> list[str]:
-    """The columns that most tenants have, by name; of two that are as frequent, the larger set."""
+def common_features(
+    headers: dict[str, set[str]], target: str, option: str = "--label"
+) -> list[str]:
+    """The columns that most tenants have, by name; of two that are as frequent, the larger set.
+
+    Raises InputError, which names the `option`, where nobody has the column `target`.
+    """
     sets = Counter(
-        frozenset(header - {label, HELD_OUT_COLUMN})
+        frozenset(header - {target, HELD_OUT_COLUMN})
         for header in headers.values()
-        if label in header
+        if target in header
     )
     most = max(sets, key=lambda each: (sets[each], len(each), sorted(each)), default=frozenset())
     if not most:
         raise InputError(
-            f"--label: no tenant has a column {label!r} and others to predict it from",
-            "Name the column with --label.",
+            f"{option}: no tenant has a column {target!r} and others to learn it from",
+            f"Name the column with {option}.",
         )
     return sorted(most)
 

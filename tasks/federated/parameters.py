@@ -13,6 +13,7 @@ from jobs.federated.config import (
     OF_SERVER_RATE,
     OF_SINGLE_UPDATES,
     Adapters,
+    Encoders,
     Privacy,
     Rounds,
 )
@@ -82,6 +83,14 @@ class FederatedParameters(RunParameters):
         title="Label",
         description="Column with 0 or 1, which is predicted.",
     )
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        title="Group",
+        description="Column with a name or number that items which belong together share: an "
+        "encoder is trained that finds them, instead of a model that predicts a label.",
+    )
     features: str | None = Field(
         default=None,
         min_length=1,
@@ -110,6 +119,9 @@ class FederatedParameters(RunParameters):
     adapters: Adapters = Field(
         default_factory=lambda: Adapters.model_validate({}), title="Adapters"
     )
+    encoders: Encoders = Field(
+        default_factory=lambda: Encoders.model_validate({}), title="Encoders"
+    )
     privacy: Privacy = Field(default_factory=lambda: Privacy.model_validate({}), title="Privacy")
     gate: FederatedGate = Field(
         default_factory=lambda: FederatedGate.model_validate({}), title="Gate"
@@ -134,6 +146,7 @@ class FederatedParameters(RunParameters):
             yield from _given(
                 "is of tables, and with model a run trains an adapter on texts; leave one of the "
                 "two out",
+                group=self.group,
                 features=self.features,
                 ranges=self.ranges,
                 label=self.label != LABEL,
@@ -157,14 +170,16 @@ class FederatedParameters(RunParameters):
                 batch=self.adapters.batch != usual.batch,
                 lora_rank=self.adapters.lora_rank != usual.lora_rank,
             )
+        yield from self._faults_of_encoders()
         if self.federation:
             yield from _given(
                 "does not go with federation, whose data lies elsewhere; leave one of the two out",
                 tenants=self.tenants,
                 centralised=self.centralised,
             )
-        if len(set(self.columns)) < len(self.columns) or self.label in self.columns:
-            yield "features names a column twice, or that of label"
+        if len(set(self.columns)) < len(self.columns) or self.learnt_from in self.columns:
+            own = "group" if self.group else "label"
+            yield f"features names a column twice, or that of {own}"
         yield from self._faults_of_ranges()
         if rounds.strategy != "fedprox":
             yield from _given(
@@ -188,6 +203,25 @@ class FederatedParameters(RunParameters):
                     f"{FEWEST_IN_A_SUM}: of two, nobody can tell who is hostile"
                 )
         yield from self._faults_of_privacy()
+
+    def _faults_of_encoders(self) -> Iterator[str]:
+        if not self.group:
+            yield from _given(
+                "is of encoders; give group, too, or leave it out",
+                dimensions=self.encoders.dimensions != Encoders().dimensions,
+            )
+            return
+        yield from _given(
+            "does not go with group, by which an encoder is trained; leave one of the two out",
+            label=self.label != LABEL,
+            own_bias=not self.rounds.own_bias,
+        )
+        if self.privacy.of_records:
+            yield (
+                "privacy_unit record does not go with group: what an item is compared with in a "
+                "step are others, so that no gradient is of one alone; choose tenant, or leave "
+                "group out"
+            )
 
     def _faults_of_ranges(self) -> Iterator[str]:
         try:
@@ -231,6 +265,11 @@ class FederatedParameters(RunParameters):
                 "ranges is needed with privacy_unit record: columns scaled by a tenant's own rows "
                 "would tell of single ones; say what is usual, from what is known without them"
             )
+
+    @property
+    def learnt_from(self) -> str:
+        """The column that is learnt from: the group's, or the label's."""
+        return self.group or self.label
 
     @property
     def columns(self) -> list[str]:

@@ -12,10 +12,19 @@ from infra.models.registry import ModelVersion
 from infra.models.verdicts import Verdict
 from jobs.federated.config import Privacy
 from tasks.champions.candidate import read_lines
-from tasks.champions.gate import exact_share, paired_interval
+from tasks.champions.gate import exact_share
 from tasks.champions.publish import costs, finish
 from tasks.champions.report import Report, Score
-from tasks.federated.gate import LOCAL, judged_rows, outcomes
+from tasks.federated.gate import (
+    ACCURACY,
+    LOCAL,
+    RECALL,
+    Measure,
+    gain_of,
+    judged_rows,
+    measure_of,
+    outcomes,
+)
 from tasks.federated.parameters import FederatedParameters
 from tasks.runs.run import Work
 
@@ -45,6 +54,7 @@ def publish_rounds(
     log = read_lines(trained.artifacts["rounds"])
     spent = read_lines(trained.artifacts["privacy"])
     metrics, other = trained.metrics, "champion" if champion else LOCAL
+    measure = measure_of(work.parameters)
     files = {
         "markdown": str(work.folder / "report.md"),
         "plot": str(work.folder / "federation.png"),
@@ -57,9 +67,9 @@ def publish_rounds(
             "tenants that trained": int(metrics["tenants"]),
             "tenants that judged": len(judged),
             "rounds": int(metrics["rounds"]),
-            "held-out rows judged": int(sum(row["held-out"] for row in judged)),
+            f"{measure.rows} judged": int(sum(row["held-out"] for row in judged)),
         },
-        scores=[score(judged, other)],
+        scores=[score(judged, other, measure)],
         verdict=verdict,
         base_name=LOCAL_ONLY,
         champion=champion.version if champion else LOCAL_ONLY,
@@ -68,8 +78,8 @@ def publish_rounds(
         costs=costs(work),
         examples=[],
         sections={
-            "By tenant": tenants_table(judged, unheard),
-            "Who took part": rounds_table(log),
+            "By tenant": tenants_table(judged, unheard, measure),
+            "Who took part": rounds_table(log, measure),
             "Privacy": "\n\n".join(
                 [seen(metrics, work.parameters), privacy_told(spent, log, work.parameters)]
             ),
@@ -85,18 +95,18 @@ def publish_rounds(
         },
         files=files,
     )
-    draw(log, judged, Path(files["plot"]))
+    draw(log, judged, Path(files["plot"]), measure)
     return finish(work, report, "federated-report", "federated-plots")
 
 
-def score(rows: list[dict[str, Any]], other: str) -> Score:
-    """Accuracy over all held-out rows, the local-only models being the base."""
+def score(rows: list[dict[str, Any]], other: str, measure: Measure = ACCURACY) -> Score:
+    """The share of all held-out rows that are right, the local-only models being the base."""
     ours, theirs = outcomes(rows, other)
-    gain, low, high = paired_interval(ours, theirs)
+    (gain, low, high), _ = gain_of(rows, other)
     alone = outcomes(rows, LOCAL)[1]
     ours_mean, theirs_mean, base = (sum(each) / len(each) for each in (ours, theirs, alone))
     return Score(
-        name="accuracy",
+        name=measure.name,
         base=base,
         champion=theirs_mean,
         candidate=ours_mean,
@@ -111,34 +121,49 @@ def sides_of(rows: list[dict[str, Any]]) -> list[str]:
     return [side for side in SIDES if f"{side}-right" in rows[0]]
 
 
-def tenants_table(rows: list[dict[str, Any]], unheard: list[dict[str, Any]]) -> str:
-    """Held-out accuracy and AUC of each tenant by model."""
-    sides = sides_of(rows)
+def tenants_table(
+    rows: list[dict[str, Any]], unheard: list[dict[str, Any]], measure: Measure = ACCURACY
+) -> str:
+    """The share that is right, and the second score, of each tenant by model."""
+    sides, key = sides_of(rows), measure.key
     names = [SIDES[side][0] for side in sides]
-    has_areas = any(f"{side}-auc" in row for row in rows for side in sides)
-    columns = [*names, *(f"AUC {name}" for name in names if has_areas)]
+    has_second = any(f"{side}-{key}" in row for row in rows for side in sides)
+    columns = [*names, *(f"{measure.second} {name}" for name in names if has_second)]
     lines = [
-        f"| tenant | held-out rows | {' | '.join(columns)} |",
+        f"| tenant | {measure.rows} | {' | '.join(columns)} |",
         "|---|" + "---:|" * (1 + len(columns)),
     ]
     for row in rows:
         shares = [f"{row[f'{side}-right'] / row['held-out']:.3f}" for side in sides]
-        areas = [f"{row[f'{side}-auc']:.3f}" if f"{side}-auc" in row else "–" for side in sides]
-        cells = [row["tenant"], f"{row['held-out']:.0f}", *shares, *(areas if has_areas else [])]
+        second = [
+            f"{row[f'{side}-{key}']:.3f}" if f"{side}-{key}" in row else "–" for side in sides
+        ]
+        cells = [row["tenant"], f"{row['held-out']:.0f}", *shares, *(second if has_second else [])]
         lines.append(f"| {' | '.join(cells)} |")
     means = [sum(row[f"{side}-right"] / row["held-out"] for row in rows) for side in sides]
     cells = [f"{value / len(rows):.3f}" for value in means] + [""] * (len(columns) - len(sides))
     lines.append(f"| **mean of tenants** | | {' | '.join(cells)} |")
+    if measure is RECALL:
+        lines.append(_of_all_queries(rows, sides))
     lines += [""] + [
         f"- {row['tenant']} has not judged: {plain(row['refused'])}" for row in unheard
     ]
     return "\n".join(lines).rstrip()
 
 
-def rounds_table(log: list[dict[str, Any]]) -> str:
-    """Each round: accuracy of the model that it began with, seconds, who was left out and why."""
+def _of_all_queries(rows: list[dict[str, Any]], sides: list[str]) -> str:
+    """The last line: recall at 1 and at 5 by model over the queries of all tenants."""
+    total = sum(row["held-out"] for row in rows)
+    ones = [sum(row[f"{side}-right"] for row in rows) for side in sides]
+    fives = [sum(row[f"{side}-{RECALL.key}"] * row["held-out"] for row in rows) for side in sides]
+    cells = " | ".join(f"{value / total:.3f}" for value in (*ones, *fives))
+    return f"| **all queries** | {total:.0f} | {cells} |"
+
+
+def rounds_table(log: list[dict[str, Any]], measure: Measure = ACCURACY) -> str:
+    """Each round: how good the model was that it began with, seconds, who was left out and why."""
     lines = [
-        "| round | accuracy before, 95 % | took part | seconds | left out |",
+        f"| round | {measure.name} before, 95 % | took part | seconds | left out |",
         "|---:|---|---:|---:|---|",
     ]
     for row in log:
@@ -152,7 +177,8 @@ def rounds_table(log: list[dict[str, Any]]) -> str:
 
 
 def accuracy(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Held-out accuracy of the global model over those who took part, and its exact interval."""
+    """The share of held-out rows that are right over those who took part, and its exact interval,
+    as if each row stood by itself."""
     right = int(sum(counts["right"] for counts in row["counts"].values()))
     total = int(sum(counts["held-out"] for counts in row["counts"].values()))
     return right / total, *exact_share(right, total)
@@ -239,6 +265,9 @@ def told(metrics: dict[str, float], parameters: FederatedParameters) -> str:
     rounds = parameters.rounds
     if parameters.model:
         model = f"a LoRA adapter of rank {parameters.adapters.lora_rank}"
+    elif parameters.group:
+        size = f"of {rounds.hidden} hidden units" if rounds.hidden else "without hidden units"
+        model = f"an encoder {size} to {parameters.encoders.dimensions} dimensions"
     elif rounds.hidden:
         model = f"a network of {rounds.hidden} hidden units"
     else:
@@ -252,8 +281,11 @@ def told(metrics: dict[str, float], parameters: FederatedParameters) -> str:
     )
 
 
-def draw(log: list[dict[str, Any]], rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy by round with its interval, and each tenant by model, as a PNG of 1,760 × 720."""
+def draw(
+    log: list[dict[str, Any]], rows: list[dict[str, Any]], path: Path, measure: Measure = ACCURACY
+) -> None:
+    """The share that is right by round with its interval, and each tenant by model, as a PNG of
+    1,760 × 720."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -268,7 +300,7 @@ def draw(log: list[dict[str, Any]], rows: list[dict[str, Any]], path: Path) -> N
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(
         xlabel="finished rounds",
-        ylabel="held-out accuracy of all who took part",
+        ylabel=f"held-out {measure.name} of all who took part",
         title="Global model, with 95 % interval",
     )
     sides = sides_of(rows)
@@ -279,7 +311,7 @@ def draw(log: list[dict[str, Any]], rows: list[dict[str, Any]], path: Path) -> N
         shares = [row[f"{side}-right"] / row["held-out"] for row in rows]
         right.bar(places, shares, width, color=colour, label=name)
     right.set_xticks(range(len(rows)), [row["tenant"] for row in rows])
-    right.set(ylabel="held-out accuracy", ylim=(0, 1.15), title="Each tenant")
+    right.set(ylabel=f"held-out {measure.name}", ylim=(0, 1.15), title="Each tenant")
     right.legend(frameon=False, ncols=len(sides), loc="upper center")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -33,11 +33,12 @@ TRAIN = Step[FederatedParameters](
     "federated.train",
     ENVIRONMENT,
     lambda p: p.hours,
-    lambda p: Resources(cpus=1, memory_gb=4 if p.model else 2),
+    lambda p: Resources(cpus=1, memory_gb=4 if p.model or p.group else 2),
     here=True,
     remark=lambda p: protected(p.rounds, p.privacy),
 )
 STEPS = (replace(design.BASE, planned=lambda p: p.model == design.DEMO), TRAIN)
+REMEDY = "Train it as it is, or take another --name for a new line of versions."
 MODEL, ADAPTER = "model.json", "adapter/adapter_config.json"
 """What a version says of itself: a table's, a language model's."""
 
@@ -91,16 +92,28 @@ def _table_champion(work: Work[FederatedParameters], given: Given) -> ModelVersi
     version = ModelVersion.stored(pinned)
     require_kind(version, KIND)
     told, asked = _read(version, MODEL), work.parameters
-    remedy = "Train it as it is, or take another --name for a new line of versions."
+    require_target(told, asked)
     if asked.features and sorted(told["features"]) != sorted(given.features):
         names = ", ".join(told["features"])
-        raise InputError(f"--features: the champion was trained on {names}", remedy)
-    if told["label"] != asked.label:
-        raise InputError(f"--label: the champion predicts {told['label']!r}", remedy)
+        raise InputError(f"--features: the champion was trained on {names}", REMEDY)
     if told["hidden"] != asked.rounds.hidden:
-        raise InputError(f"--hidden: the champion has {told['hidden']} hidden units", remedy)
+        raise InputError(f"--hidden: the champion has {told['hidden']} hidden units", REMEDY)
     require_ranges(told.get("ranges"), asked.scales(told["features"]))
     return version
+
+
+def require_target(told: dict[str, Any], asked: FederatedParameters) -> None:
+    """Raises InputError where the champion, which tells this of itself, predicts another label, or
+    holds other groups together."""
+    if told.get("group") != asked.group:
+        what = f"an encoder of groups by {told['group']!r}" if "group" in told else "no encoder"
+        raise InputError(f"--group: the champion is {what}", REMEDY)
+    if asked.group and told["dimensions"] != asked.encoders.dimensions:
+        raise InputError(
+            f"--dimensions: the champion's vectors have {told['dimensions']} dimensions", REMEDY
+        )
+    if not asked.group and told["label"] != asked.label:
+        raise InputError(f"--label: the champion predicts {told['label']!r}", REMEDY)
 
 
 def require_ranges(had: list[list[float]] | None, wanted: Ranges | None) -> None:
@@ -146,9 +159,11 @@ def train_together(
         names=names,
         features=given.features,
         label=parameters.label,
+        group=parameters.group or "",
         ranges=parameters.scales(given.features),
         model=parameters.model or "",
         adapters=parameters.adapters,
+        encoders=parameters.encoders,
         seed=parameters.seed,
         centralised=parameters.centralised,
         rounds=parameters.rounds,

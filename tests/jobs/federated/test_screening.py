@@ -1,6 +1,7 @@
 """What a hostile or broken tenant may send, and that nothing of it is aggregated."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from jobs.federated import strategies
-from jobs.federated.client import record_of
+from jobs.federated.client import judged_counts, record_of
 from jobs.federated.config import FederatedConfig
 from jobs.federated.model import initial
-from jobs.federated.screening import screen
+from jobs.federated.screening import fault, screen
 
 pytestmark = pytest.mark.usefixtures("as_node")
 SENT = initial(3, 2, 0)
@@ -140,3 +141,20 @@ def test_noise_has_the_deviation_that_the_accountant_is_told() -> None:
     step = 0.01 * min(1, 0.05 / norm)
     assert values.mean() == pytest.approx(step, abs=0.002)
     assert values.std() == pytest.approx(2.0 * 0.05 / 5, rel=0.05)
+
+
+@pytest.mark.parametrize("group", ["", "kind"])
+def test_a_judgement_that_lacks_a_count_is_refused(
+    tmp_path: Path, make_config: Callable[..., dict[str, Any]], group: str
+) -> None:
+    """The gate and the report read all of them."""
+    config = FederatedConfig.model_validate(make_config(tmp_path, group=group))
+    names = judged_counts(config, ["candidate", "local"])
+    counts = dict.fromkeys(names, 3.0)
+    assert fault(reply(1, metrics=MetricRecord(counts)), 4, names) is None
+    for name in names:
+        rest = {other: value for other, value in counts.items() if other != name}
+        assert "missing" in str(fault(reply(1, metrics=MetricRecord(rest)), 4, names)), name
+    for name in {"candidate-right", "groups"} & set(names):
+        told = reply(1, metrics=MetricRecord(counts | {name: 4.0}))
+        assert "contradict" in str(fault(told, 4, names)), name

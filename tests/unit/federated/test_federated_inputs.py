@@ -12,7 +12,7 @@ from jobs.federated.texts import read
 from tasks.federated.demo import CLINICS, DESIGNS, WORKSHOPS, make_tenants, make_workshops
 from tasks.federated.inputs import common_features, prepare_inputs
 from tasks.federated.parameters import FederatedParameters
-from tasks.federated.steps import require_ranges, require_rank
+from tasks.federated.steps import require_ranges, require_rank, require_target
 
 
 def tenants(folder: Path, **headers: str) -> Path:
@@ -115,6 +115,42 @@ def test_a_later_night_scales_as_its_champion() -> None:
     for wanted in (None, [(0.0, 2.0)]):
         with pytest.raises(InputError, match=r"--ranges: .* scaled by other ranges"):
             require_ranges([[0.0, 1.0]], wanted)
+
+
+def test_items_have_a_column_of_groups(tmp_path: Path) -> None:
+    folder = tenants(tmp_path, a="x,y,kind", b="kind,y,x")
+    assert prepare_inputs.fn(given(folder, group="kind")).features == ["x", "y"]
+    with pytest.raises(InputError, match="--group: no tenant has a column 'sort'") as error:
+        prepare_inputs.fn(given(folder, group="sort"))
+    assert "--group" in error.value.remedy
+    with pytest.raises(InputError, match="--group, --features: 0 of 2 tenants have the columns z"):
+        prepare_inputs.fn(given(folder, group="kind", features="z"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"group": "kind"}, None),
+        ({"group": "sort"}, "--group: the champion is an encoder of groups by 'kind'"),
+        ({}, "--group: the champion is an encoder of groups by 'kind'"),
+        ({"group": "kind", "encoders": {"dimensions": 8}}, "--dimensions: .* 16 dimensions"),
+    ],
+)
+def test_a_later_night_encodes_as_its_champion(asked: dict[str, object], named: str | None) -> None:
+    wanted = FederatedParameters.model_validate(asked)
+    if named is None:
+        require_target({"group": "kind", "dimensions": 16}, wanted)
+        return
+    with pytest.raises(InputError, match=named):
+        require_target({"group": "kind", "dimensions": 16}, wanted)
+
+
+def test_a_champion_that_predicts_is_no_encoder() -> None:
+    asked = FederatedParameters.model_validate({"group": "kind"})
+    with pytest.raises(InputError, match="--group: the champion is no encoder"):
+        require_target({"label": "sick"}, asked)
+    with pytest.raises(InputError, match="--label: the champion predicts 'sick'"):
+        require_target({"label": "sick"}, FederatedParameters.model_validate({}))
 
 
 def test_tables_are_no_texts(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ RANGES = "age=20:80, -1:1"
         ({"ranges": "age=80:20"}, "--ranges: 'age=80:20' does not go from a lower"),
         ({"ranges": "age=0:inf"}, "--ranges: 'age=0:inf' does not go"),
         ({"ranges": "x=0:1", "features": "age"}, "--ranges names x, which --features does not"),
+        ({"group": "kind", "label": "sick"}, "--label does not go with --group"),
+        ({"group": "kind", "rounds": {"own_bias": False}}, "--own-bias does not go with --group"),
+        ({"group": "kind", "model": "design"}, "--group is of tables, and with --model"),
+        ({"encoders": {"dimensions": 8}}, "--dimensions is of encoders; give --group"),
+        ({"group": "kind", "adapters": {"batch": 4}}, "--batch is of adapters"),
+        ({"group": "kind", "features": "x,kind"}, "--features names .* or that of --group"),
+        (
+            {"group": "kind", "privacy": RECORDS, "ranges": RANGES},
+            "--privacy-unit record does not go with --group",
+        ),
         ({"rounds": {"minimum_tenants": 201}}, "--minimum-tenants: .* less than or equal to 200"),
     ],
 )
@@ -98,6 +108,14 @@ def test_what_does_not_go_together_is_named(told: dict[str, Any], named: str) ->
             "rounds": {"secure_aggregation": True, "minimum_tenants": 3},
         },
         {"privacy": {**NOISE, "adaptive_clipping": True, "max_epsilon": 1, "delta": 1e-6}},
+        {
+            "group": "kind",
+            "encoders": {"dimensions": 8},
+            "ranges": RANGES,
+            "privacy": NOISE,
+            "rounds": {"hidden": 32, "secure_aggregation": True, "minimum_tenants": 3},
+        },
+        {"group": "kind", "federation": "clinics", "features": "x, y, label"},
     ],
 )
 def test_what_goes_together_is_taken(told: dict[str, Any]) -> None:

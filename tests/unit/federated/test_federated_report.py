@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tasks.federated.gate import RECALL
 from tasks.federated.parameters import FederatedParameters
-from tasks.federated.report import draw, privacy_told, rounds_table, score, seen, tenants_table
+from tasks.federated.report import (
+    draw,
+    privacy_told,
+    rounds_table,
+    score,
+    seen,
+    tenants_table,
+    told,
+)
 
 ROW = {
     "tenant": "north",
@@ -45,6 +54,23 @@ def test_without_areas_there_is_no_column_of_them() -> None:
     told = tenants_table([{n: v for n, v in ROW.items() if "auc" not in n}], [])
     assert "AUC" not in told and "| north | 20 | 0.700 | 0.800 |" in told
     assert "| **mean of tenants** | | 0.700 | 0.800 |" in told
+
+
+def test_of_an_encoder_recall_is_told_by_tenant_and_of_all() -> None:
+    sums = {"groups": 10, "sizes-sizes": 40, "local-gains-gains": 4, "local-gains-sizes": 4}
+    row = {n: v for n, v in ROW.items() if "auc" not in n} | sums
+    row |= {"candidate-recall5": 0.95, "local-recall5": 0.9}
+    more = row | {"tenant": "south", "held-out": 60.0, "candidate-recall5": 0.55}
+    text = tenants_table([row, more], [], RECALL)
+    assert "| tenant | queries | local only | federated | recall@5 local only |" in text
+    assert "| north | 20 | 0.700 | 0.800 | 0.900 | 0.950 |" in text
+    assert "| **all queries** | 80 | 0.350 | 0.400 | 0.900 | 0.650 |" in text
+    assert "recall@1 before, 95 %" in rounds_table(LOG, RECALL)
+    found = score([row], "local", RECALL)
+    assert found.name == "recall@1" and found.low < found.gain < found.high
+    metrics = {"bytes_to_tenants": 1, "bytes_from_tenants": 1, "round_seconds": 1}
+    asked = FederatedParameters.model_validate({"group": "kind", "rounds": {"hidden": 8}})
+    assert "an encoder of 8 hidden units to 16 dimensions" in told(metrics, asked)
 
 
 def test_rounds_are_told_with_reasons_that_are_inert() -> None:
