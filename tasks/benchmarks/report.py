@@ -99,7 +99,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
             _range(one.value),
             str(one.rounds),
             " / ".join("–" if p is None else number(p) for p in one.percentiles) or "–",
-            f"{one.of_beside.estimate:.2f} ({_range(one.of_beside)}) of {one.beside}"
+            f"{number(one.of_beside.estimate)} ({_range(one.of_beside)}) of {one.beside}"
             if one.of_beside
             else "–",
             target(one),
@@ -115,9 +115,9 @@ def _notes(parameters: BenchmarkParameters, rows: Sequence[Row]) -> list[str]:
     lines = [
         "",
         "Medians of the rounds, sides in random order, after warm-up; intervals of values 95 %, of "
-        f"ratios {CONFIDENCE:.1%}, by order statistics. A target that lies within one has a ?. "
+        f"ratios {CONFIDENCE * 100:.1f} %, by order statistics. A target that lies within one has a ?. "
         "Percentiles are of single measurements, – where they are too few. Changes below "
-        f"{parameters.least_effect:.0%} are never told.",
+        f"{parameters.least_effect * 100:g} % are never told.",
     ]
     for one in rows:
         if not one.steady:
@@ -266,7 +266,7 @@ def _draw_suite(rows: Sequence[Row], path: Path) -> None:
             panel.annotate(f"× {ratio:.2f}", (at + 0.55, max(values)), color=CHANGE, va="top")
         unit = f"× {one.beside}" if one.of_beside else one.unit
         panel.set(title=one.figure, ylabel=unit, xlabel="session, oldest first")
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * panel.dataLim.ymax)
         panel.set_xlim(0.5, max(len(values), SHOWN) + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
