@@ -314,3 +314,11 @@ def test_a_second_up_says_that_it_is_up(there: bool) -> None:
         patch.setattr(start.interruption, "install", lambda: None)
         said = said_by(patch, "up", "--detach")
     assert told["ui"] in said and ("It was up already." in said) == there
+
+
+def test_words_of_a_reports_table_are_broken_and_none_loses_its_end():
+    stream = io.StringIO()
+    text = "| figure | value |\n|---|---|\n| search_eight_bits_recall_at_10 | 1 |\n"
+    Terminal(file=stream, width=20).print(terminal.markdown(text))
+    written = "".join(stream.getvalue().split())
+    assert "…" not in written and "at_10" in written
