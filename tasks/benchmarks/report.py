@@ -80,20 +80,18 @@ def tables(
     missing = [one for known in environment.values() for one in known["no_gpu"]]
     return [
         *_table(rows),
-        *(f"| {one['name']}, {one['unit']} | no GPU |" + " – |" * 8 for one in missing),
         *_notes(parameters, rows),
+        *(f"\n{one['name']} is not measured: no GPU." for one in missing),
         *_machines(environment),
     ]
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    lines = [
-        "| figure | value | interval | rounds | p50 / p90 / p99 | of what it is beside | target | "
-        "last | change | verdict |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for one in rows:
-        cells = [
+    """Columns of which no row has anything are left out."""
+    columns = ["figure", "value", "interval", "rounds", "p50 / p90 / p99"]
+    columns += ["of what it is beside", "target", "last", "change", "verdict"]
+    cells = [
+        [
             f"{one.figure}, {one.unit}",
             number(one.value.estimate),
             _range(one.value),
@@ -107,16 +105,20 @@ def _table(rows: Sequence[Row]) -> list[str]:
             f"{one.change.estimate - 1:+.1%} ({_percent(one.change)})" if one.change else "–",
             one.told or "–",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        for one in rows
+    ]
+    told = [place for place in range(len(columns)) if any(row[place] != "–" for row in cells)]
+    numbers = range(1, len(columns) - 1)
+    lines = [columns, ["---:" if place in numbers else "---" for place in range(len(columns))]]
+    return ["| " + " | ".join(line[place] for place in told) + " |" for line in [*lines, *cells]]
 
 
 def _notes(parameters: BenchmarkParameters, rows: Sequence[Row]) -> list[str]:
     lines = [
         "",
         "Medians of the rounds, sides in random order, after warm-up; intervals of values 95 %, of "
-        f"ratios {CONFIDENCE * 100:.1f} %, by order statistics. A target that lies within one has a ?. "
-        "Percentiles are of single measurements, – where they are too few. Changes below "
+        f"ratios {CONFIDENCE * 100:.1f} %, by order statistics. A target that lies within one has "
+        "a ?. Percentiles are of single measurements, – where they are too few. Changes below "
         f"{parameters.least_effect * 100:g} % are never told.",
     ]
     for one in rows:
