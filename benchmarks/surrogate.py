@@ -63,6 +63,13 @@ def designs_a_second(work: Callable[[], object], count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+def cpu_microseconds(work: Callable[[], object], count: int) -> float:
+    """Of all threads, for each of `count`."""
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) / count * 1e6
+
+
 @figure("surrogate", "designs/s", beside="bare_products")
 def surrogate_designs() -> Iterator[Take]:
     """Predictions for BATCH designs at once."""
@@ -72,22 +79,40 @@ def surrogate_designs() -> Iterator[Take]:
         yield lambda: designs_a_second(lambda: surrogate(designs), BATCH)
 
 
+@figure("surrogate", "CPU µs/design", better="less", beside="bare_products_cpu")
+def surrogate_cpu() -> Iterator[Take]:
+    """CPU time of the same: a loaded machine changes it least."""
+    designs = sample(DESIGN + WEATHER, BATCH, 0)[list(INPUTS)]
+    with exported() as folder:
+        surrogate = Surrogate(folder)
+        yield lambda: cpu_microseconds(lambda: surrogate(designs), BATCH)
+
+
 @yardstick("designs/s")
 def bare_products() -> Iterator[Take]:
     """The matrix products of the same network, each on an input of its own width."""
+    multiply = products()
+    yield lambda: designs_a_second(multiply, BATCH)
+
+
+@yardstick("CPU µs/design")
+def bare_products_cpu() -> Iterator[Take]:
+    """CPU time of the same."""
+    multiply = products()
+    yield lambda: cpu_microseconds(multiply, BATCH)
+
+
+def products() -> Callable[[], object]:
+    """What multiplies BATCH rows by each matrix of the network, in its batches and threads."""
     with exported() as folder:
         products = session_of_products(onnx.load(folder / "fp32.onnx"))
     feeds = {
         given.name: np.random.default_rng(0).random((BATCH, given.shape[1]), np.float32)
         for given in products.get_inputs()
     }
-
-    def multiply() -> object:
-        return export.in_batches(
-            lambda rows: products.run(None, {name: x[rows] for name, x in feeds.items()}), BATCH
-        )
-
-    yield lambda: designs_a_second(multiply, BATCH)
+    return lambda: export.in_batches(
+        lambda rows: products.run(None, {name: x[rows] for name, x in feeds.items()}), BATCH
+    )
 
 
 def session_of_products(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -4,12 +4,13 @@ Data never moves the cursor, sets a title or becomes markup of Rich; our own col
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markdown import Markdown
+from rich.markdown import Markdown, TableElement
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from infra.inert import LOOK_NEXT, visible
@@ -36,6 +37,23 @@ class Terminal(Console):
             yield Segment(text if control else visible(text), style, control)
 
 
+class FoldedTable(TableElement):
+    """A table whose words are broken where a column is narrow: none loses its end."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        for table in super().__rich_console__(console, options):
+            assert isinstance(table, Table)
+            for column in table.columns:
+                column.overflow = "fold"
+            yield table
+
+
+class Report(Markdown):
+    """Markdown whose tables are read whole."""
+
+    elements = Markdown.elements | {"table_open": FoldedTable}
+
+
 def styled(text: str, style: str) -> Text:
     """Text in a colour."""
     return Text(visible(text), style=style)
@@ -43,7 +61,7 @@ def styled(text: str, style: str) -> Text:
 
 def markdown(text: str) -> Markdown:
     """A report, whose links are shown as addresses, since its text may be of others."""
-    return Markdown(visible(text), hyperlinks=False)
+    return Report(visible(text), hyperlinks=False)
 
 
 def show_report(console: Console, text: str) -> None:

@@ -74,6 +74,7 @@ def measure(
     config = job.config
     known = figure | {"attempt": attempt, "missing": [], "warm_up": 0}
     order = Random(f"{config.seed} {figure['name']}")
+    tell(0, figure["name"])
     with ExitStack() as stack, path.open("a") as stream:
         takes = {}
         for side, (tree, name) in _sides(config, figure).items():

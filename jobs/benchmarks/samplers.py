@@ -15,11 +15,12 @@ PATIENCE_SECONDS = 20
 
 
 class Sampler:
-    """As a context: a process of `benchmarks.sampler`, ready to take samples."""
+    """As a context: a process of `benchmarks.sampler`, ready to take samples; of this Python, or
+    of that of another environment."""
 
-    def __init__(self, tree: Path, suite: str, name: str) -> None:
+    def __init__(self, tree: Path, suite: str, name: str, python: Path | None = None) -> None:
         self.name, self.tree = name, tree
-        self.process = _start(tree, suite, name)
+        self.process = _start(tree, suite, name, python=python)
 
     def __enter__(self) -> Self:
         try:
@@ -85,12 +86,12 @@ def listed(tree: Path, suite: str) -> list[dict[str, Any]]:
     return json.loads(told)
 
 
-def _start(tree: Path, *arguments: str) -> "subprocess.Popen[str]":
+def _start(tree: Path, *arguments: str, python: Path | None = None) -> "subprocess.Popen[str]":
     """Each tree keeps the bytecode of its modules, else the one that was used before is faster."""
     environment = os.environ | {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.sampler", *arguments],
+        [str(python or sys.executable), "-m", "benchmarks.sampler", *arguments],
         cwd=tree,
         env=environment,
         stdin=subprocess.PIPE,

@@ -33,6 +33,8 @@ FAR = 0.99
 NEAR = 0.02
 """Of the ranges of WEATHER: what differs more is another weather to the model of a town."""
 MOST_WIDENED = 4.0
+PIECE = 64
+"""Columns that are multiplied at once: so few that OpenBLAS does it in the calling thread."""
 FILE = "climates.npz"
 
 
@@ -120,7 +122,7 @@ class Climates:
         if _is_one(told):
             return np.repeat(self._likely(told[:, :1]), told.shape[1], 1)
         terms = _quadratic((told - self.mean[:, None]) / self.deviation[:, None])
-        return np.clip(self.coefficients.T @ terms, self.low[:, None], self.high[:, None])
+        return np.clip(_product(self.coefficients.T, terms), self.low[:, None], self.high[:, None])
 
     def _fill(self, weather: np.ndarray, likely: np.ndarray) -> np.ndarray:
         """Write what is likely into columns that lack one of JOINT; which these are, (N,)."""
@@ -132,7 +134,7 @@ class Climates:
     def _distance(self, weather: np.ndarray) -> np.ndarray:
         if _is_one(weather):
             return np.repeat(self._distance(weather[:, :1]), weather.shape[1])
-        along = self.directions.T @ (_comparable(weather) - self.centre[:, None])
+        along = _product(self.directions.T, _comparable(weather) - self.centre[:, None])
         return np.sqrt((along**2).mean(0)) / self.far
 
     def save(self, folder: Path) -> None:
@@ -161,6 +163,14 @@ def _fit(terms: np.ndarray, joint: np.ndarray) -> np.ndarray:
         if error < least:
             best, least = coefficients, error
     return best
+
+
+def _product(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`matrix` @ `columns`, in this thread alone: the batches have all cores already, and threads
+    of OpenBLAS wait for each other by spinning."""
+    starts = range(0, columns.shape[1], PIECE)
+    pieces = [matrix @ columns[:, start : start + PIECE] for start in starts]
+    return np.concatenate(pieces, axis=1) if pieces else matrix @ columns
 
 
 def _quadratic(z: np.ndarray) -> np.ndarray:

@@ -80,26 +80,24 @@ def tables(
     missing = [one for known in environment.values() for one in known["no_gpu"]]
     return [
         *_table(rows),
-        *(f"| {one['name']}, {one['unit']} | no GPU |" + " – |" * 8 for one in missing),
         *_notes(parameters, rows),
+        *(f"\n{one['name']} is not measured: no GPU." for one in missing),
         *_machines(environment),
     ]
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    lines = [
-        "| figure | value | interval | rounds | p50 / p90 / p99 | of what it is beside | target | "
-        "last | change | verdict |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for one in rows:
-        cells = [
+    """Columns of which no row has anything are left out."""
+    columns = ["figure", "value", "interval", "rounds", "p50 / p90 / p99"]
+    columns += ["of what it is beside", "target", "last", "change", "verdict"]
+    cells = [
+        [
             f"{one.figure}, {one.unit}",
             number(one.value.estimate),
             _range(one.value),
             str(one.rounds),
             " / ".join("–" if p is None else number(p) for p in one.percentiles) or "–",
-            f"{one.of_beside.estimate:.2f} ({_range(one.of_beside)}) of {one.beside}"
+            f"{number(one.of_beside.estimate)} ({_range(one.of_beside)}) of {one.beside}"
             if one.of_beside
             else "–",
             target(one),
@@ -107,17 +105,21 @@ def _table(rows: Sequence[Row]) -> list[str]:
             f"{one.change.estimate - 1:+.1%} ({_percent(one.change)})" if one.change else "–",
             one.told or "–",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        for one in rows
+    ]
+    told = [place for place in range(len(columns)) if any(row[place] != "–" for row in cells)]
+    numbers = range(1, len(columns) - 1)
+    lines = [columns, ["---:" if place in numbers else "---" for place in range(len(columns))]]
+    return ["| " + " | ".join(line[place] for place in told) + " |" for line in [*lines, *cells]]
 
 
 def _notes(parameters: BenchmarkParameters, rows: Sequence[Row]) -> list[str]:
     lines = [
         "",
         "Medians of the rounds, sides in random order, after warm-up; intervals of values 95 %, of "
-        f"ratios {CONFIDENCE:.1%}, by order statistics. A target that lies within one has a ?. "
-        "Percentiles are of single measurements, – where they are too few. Changes below "
-        f"{parameters.least_effect:.0%} are never told.",
+        f"ratios {CONFIDENCE * 100:.1f} %, by order statistics. A target that lies within one has "
+        "a ?. Percentiles are of single measurements, – where they are too few. Changes below "
+        f"{parameters.least_effect * 100:g} % are never told.",
     ]
     for one in rows:
         if not one.steady:
@@ -266,7 +268,7 @@ def _draw_suite(rows: Sequence[Row], path: Path) -> None:
             panel.annotate(f"× {ratio:.2f}", (at + 0.55, max(values)), color=CHANGE, va="top")
         unit = f"× {one.beside}" if one.of_beside else one.unit
         panel.set(title=one.figure, ylabel=unit, xlabel="session, oldest first")
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * panel.dataLim.ymax)
         panel.set_xlim(0.5, max(len(values), SHOWN) + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)

@@ -72,6 +72,7 @@ def test_each_side_is_measured_in_its_own_tree(tmp_path, trees):
     assert session["figures"]["step"]["missing"] == [] and session["key"]
     assert session["no_gpu"] == []
     progress = (tmp_path / "job" / "progress.jsonl").read_text().splitlines()
+    assert json.loads(progress[0])["message"] == "step"
     assert json.loads(progress[-1])["step"] == json.loads(progress[-1])["total"] == 20
 
 

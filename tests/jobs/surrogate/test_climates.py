@@ -1,5 +1,8 @@
 """What a model knows of climates, and how it is told what sets one apart."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,3 +142,37 @@ def test_few_climates_are_not_learnt_by_heart(described: pd.DataFrame, count: in
     inside = known.seen(described.iloc[:count])[0][by_facing].std()
     outside = known.seen(described.iloc[count:])[0][by_facing].std()
     assert (outside < 25 * inside).all() and (outside < described[by_facing].std()).all()
+
+
+def test_many_climates_are_told_in_one_thread(climates: Climates, tmp_path: Path) -> None:
+    """`in_batches` has one for each core: more of BLAS would only wait for each other."""
+    climates.save(tmp_path)
+    program = (
+        "import sys, time, numpy as np\n"
+        "from pathlib import Path\n"
+        "from jobs.surrogate.climates import ALL, Climates\n"
+        "climates = Climates.load(Path(sys.argv[1])).single()\n"
+        "weather = np.random.default_rng(0).random((len(ALL), 4096), np.float32)\n"
+        "began = time.process_time() - time.thread_time()\n"
+        "for _ in range(50): climates.tell(weather.copy())\n"
+        "print(time.process_time() - time.thread_time() - began, time.thread_time())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    of_others, own = map(float, done.stdout.split())
+    assert of_others < 0.1 * own
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
+def test_any_number_of_climates_is_told_as_each_alone(climates: Climates, count: int) -> None:
+    weather = np.random.default_rng(0).random((len(ALL), count)) * 5 + 1
+    together, _, far = climates.tell(weather.copy())
+    for place in {0, count // 2, count - 1}:
+        alone, _, distance = climates.tell(weather[:, [place]].copy())
+        assert together[:, place] == pytest.approx(alone[:, 0])
+        assert far[place] == pytest.approx(distance[0])

@@ -26,7 +26,8 @@ def test_the_page_has_each_suites_figures_and_all_targets(tmp_path):
     text = page({"control-plane": (tmp_path, "abc1234")}, wanted)
     assert "## control-plane, of `abc1234`" in text and "of_another_suite" not in text
     assert "| pairs, pairs/s | 102 |" in text and "| ✓ ≥ 0.5 |" in text
-    assert "| control-plane | 2027-01-15 | 3.0 (2.0 to 7.0) | k |" in text and "| no GPU |" in text
+    assert "| control-plane | 2027-01-15 | 3.0 (2.0 to 7.0) | k |" in text
+    assert "on_gpu is not measured: no GPU" in text
     assert "| money | pairs | ✓ ≥ 0.5 | a suite | a log |" in text
     assert "## training\n\nNo whole run" in text and "| not measured | a suite |" in text
     for name, one in wanted.items():

@@ -120,9 +120,9 @@ def test_the_table_says_what_is_there_and_what_is_not():
     text = report.markdown(BenchmarkParameters(), given, rows, [], {"control-plane": machine})
     first, second = [line for line in text.splitlines() if line.startswith("| pairs")]
     assert " 1.5 / 2 / – " in first and "| slower |" in first
-    assert second.count(" – ") >= 5
+    assert second.count(" – ") == 4
     assert "did not settle" in text and "2 cores, 23 GiB; no GPU |" in text
-    assert "| on_gpu, s | no GPU | –" in text
+    assert "on_gpu is not measured: no GPU" in text
     assert "cannot be measured on the side `then`" in text
     assert "| 2026-01-02 | 4.0 (3.0 to 9.0) | k |" in text
 
@@ -163,3 +163,12 @@ def test_figures_of_several_sizes_have_a_plot_of_their_growth(tmp_path):
     assert set(plots) == {"control-plane", "control-plane-growth"}
     assert all(path.stat().st_size > 5_000 for path in plots.values())
     assert set(report.draw(rows[:1], tmp_path)) == {"control-plane"}, "one size is no growth"
+
+
+def test_columns_that_say_nothing_are_left_out_of_the_table():
+    told = {}
+    for name, sides in (("alone", {"now": 80}), ("compared", {"now": 80, "then": 100})):
+        rows = [newest(sides)]
+        told[name] = report.tables(BenchmarkParameters(), rows, {})[0]
+    assert told["alone"] == "| figure | value | interval | rounds |"
+    assert told["compared"].endswith("| rounds | change | verdict |")

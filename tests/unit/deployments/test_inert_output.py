@@ -323,3 +323,11 @@ def test_a_report_ends_with_commands_to_copy() -> None:
     stream = io.StringIO()
     terminal.show_report(Terminal(file=stream, width=60), text)
     assert f"- again: {command}\n- odd: {odd}\n" in stream.getvalue()
+
+
+def test_words_of_a_reports_table_are_broken_and_none_loses_its_end():
+    stream = io.StringIO()
+    text = "| figure | value |\n|---|---|\n| search_eight_bits_recall_at_10 | 1 |\n"
+    Terminal(file=stream, width=20).print(terminal.markdown(text))
+    written = "".join(stream.getvalue().split())
+    assert "…" not in written and "at_10" in written
