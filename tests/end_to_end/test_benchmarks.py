@@ -38,7 +38,7 @@ def test_a_slower_revision_is_told_with_its_interval_and_ends_with_ten(project: 
     assert not (report.parent / "then").exists(), "the worktree is gone"
     rows = json.loads((report.parent / "report.json").read_text())
     assert {one["figure"]: one["kind"] for one in rows} == {
-        "step": "slower", "steps": "same", "slow_to_take": "same"
+        "step": "slower", "steps": "same", "slow_to_take": "same", "in_few_rounds": "same"
     }  # fmt: skip
     steps = next(one for one in rows if one["figure"] == "steps")
     assert None not in steps["percentiles"], "840 single measurements tell p99"

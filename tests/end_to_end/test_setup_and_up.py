@@ -84,10 +84,11 @@ def test_set_up_then_up_serves_a_webhook_until_ctrl_c(alone) -> None:
     assert (row["state"], row["flow_run"]) == ("started", run["id"])
 
     another = user.start("up")
-    lines = [another.stdout.readline() for _ in range(5)]
+    lines = [another.stdout.readline() for _ in range(6)]
     assert lines[0].split() == ["Prefect", "UI", told["ui"]], "both use the same services"
     assert told["password_file"] in lines[1] and told["gateway"] in lines[2]
-    assert str(user.home) in lines[3] and "Ctrl-C" in lines[4]
+    assert "mine at http://127.0.0.1:8800/v1, once it has a champion" in lines[3]
+    assert str(user.home) in lines[4] and "Ctrl-C" in lines[5]
     kept.send_signal(signal.SIGINT)
     out, err = kept.communicate(timeout=100)
     assert kept.returncode == 130 and out == "" and "Traceback" not in err, out + err
