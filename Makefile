@@ -5,7 +5,7 @@ ENVIRONMENTS := infra/environments
 # Job environments, one file each; those with a folder of tests/jobs have tests of their own, and the
 # longest of these come first.
 ALL_JOBS := $(filter-out audit control dev energyplus node uv %-test,$(basename $(notdir $(wildcard $(ENVIRONMENTS)/*.txt))))
-LONGEST_JOBS := train surrogate
+LONGEST_JOBS := federated train surrogate
 JOBS := $(LONGEST_JOBS) $(filter-out $(LONGEST_JOBS),$(notdir $(wildcard tests/jobs/*)))
 TYPED := $(JOBS) quantize
 REPORTS := build/tests
