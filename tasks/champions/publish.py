@@ -16,7 +16,7 @@ from tasks.champions.report import KL, REWARD, Cost, Drawn, Report, Score, draw,
 from tasks.runs import offers
 from tasks.runs.artifacts import show
 from tasks.runs.charge import reservations
-from tasks.runs.curves import FOLDER, courtesy, curve
+from tasks.runs.curves import courtesy, curve
 from tasks.runs.run import Work
 
 EXAMPLES = 3
@@ -53,7 +53,7 @@ def draft(
         look_next={
             "this report": files["markdown"],
             "the learning curve": files["plot"],
-            "the curves in TensorBoard": f"tensorboard --logdir {work.folder / FOLDER}",
+            "the curves in TensorBoard": work.tensorboard,
             "the same again": work.same_again,
             **_rollout(candidate, deployed),
             "all versions": f"nightshift models list {champion.model}",

@@ -33,7 +33,7 @@ from infra.records import runs
 from infra.records.runs import Run
 from infra.settings import settings
 from tasks.runs import crashed
-from tasks.runs.curves import TRAINING, Curves
+from tasks.runs.curves import FOLDER, TRAINING, Curves
 from tasks.runs.launch import Watcher, run_job
 from tasks.runs.plan import P, Step, plan, require_budget
 from tasks.runs.progress import Watch
@@ -88,6 +88,11 @@ class Work(Generic[P]):
         return shlex.join(
             ["nightshift", "run", self.run.flow, "--config", str(self.folder / CONFIG)]
         )
+
+    @property
+    def tensorboard(self) -> str:
+        """The command that shows its curves."""
+        return shlex.join(["tensorboard", "--logdir", str(self.folder / FOLDER)])
 
     def job(
         self,

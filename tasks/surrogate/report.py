@@ -15,7 +15,7 @@ from tasks.champions.candidate import read_lines
 from tasks.champions.gate import paired_interval
 from tasks.champions.publish import costs, finish
 from tasks.champions.report import Report, Score
-from tasks.runs.curves import FOLDER, curve
+from tasks.runs.curves import curve
 from tasks.runs.run import Work
 from tasks.surrogate.gate import HANDBOOK, accuracies
 from tasks.surrogate.steps import Need
@@ -73,7 +73,7 @@ def publish_retraining(
         look_next={
             "this report": files["markdown"],
             "the plots": files["plot"],
-            "the curves in TensorBoard": f"tensorboard --logdir {work.folder / FOLDER}",
+            "the curves in TensorBoard": work.tensorboard,
             "predictions": f"nightshift predict surrogate --name {candidate.model} --input FILE",
             "the same again": work.same_again,
             "all versions": f"nightshift models list {candidate.model}",
