@@ -96,7 +96,6 @@ def serve_policy(name: str, port: int, kv_cache: int, wait: bool) -> None:
     from infra.errors import NightshiftError
     from infra.serving.endpoint import Endpoint
 
-    endpoint = Endpoint(name, port, kv_cache, say)
     ending, said = threading.Event(), ""
 
     def end(*_: object) -> None:
@@ -104,6 +103,7 @@ def serve_policy(name: str, port: int, kv_cache: int, wait: bool) -> None:
         endpoint.stopping.set()
 
     while not ending.is_set():
+        endpoint = Endpoint(name, port, kv_cache, say)
         try:
             endpoint.prepare()
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -116,7 +116,6 @@ def serve_policy(name: str, port: int, kv_cache: int, wait: bool) -> None:
                 said = str(error)
                 say(f"{said}\nIt is tried again every {WAIT_SECONDS:g} seconds.")
             ending.wait(WAIT_SECONDS)
-            endpoint = Endpoint(name, port, kv_cache, say)
     say("Ended; what was answered is stored.")
 
 

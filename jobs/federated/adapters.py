@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infra.errors import InputError
-from jobs.federated import texts
+from jobs.federated import local, texts
 from jobs.federated.config import TEXTS, FederatedConfig
 from jobs.federated.model import Weights
 from jobs.federated.texts import REMEDY, Text, Texts
@@ -94,10 +94,7 @@ class AdapterLearner:
                 logits, targets = self._answers([rows[place] for place in part])
                 (functional.cross_entropy(logits, targets, reduction="sum") / tokens).backward()
             torch.nn.utils.clip_grad_norm_(trained, LARGEST_GRADIENT_NORM)
-            if rounds.strategy == "fedprox":
-                for parameter, before in zip(trained, begun, strict=True):
-                    assert parameter.grad is not None
-                    parameter.grad += rounds.proximal * (parameter.detach() - before)
+            local.add_proximal(trained, begun, rounds)
             optimiser.step()
         return _weights_of(self.policy)
 
@@ -116,10 +113,7 @@ class AdapterLearner:
         return right, {"loss": total / sum(len(row.answer) for row in self.held_out)}
 
     def alone(self) -> Weights:
-        weights = self.initial
-        for number in range(1, self.config.rounds.rounds + 1):
-            weights = self.improve(weights, number)
-        return weights
+        return local.improve_alone(self.improve, self.initial, self.config.rounds.rounds)
 
     def _parts(self, rows: list[Row]) -> list[list[int]]:
         """Indices of rows that are computed at once."""

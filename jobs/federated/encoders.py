@@ -16,7 +16,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jobs.federated import items
+from jobs.federated import items, local
 from jobs.federated.config import DATA, FederatedConfig
 from jobs.federated.items import Items
 from jobs.federated.model import Matrix, Weights
@@ -67,10 +67,7 @@ class EncoderLearner:
             drawn = draw(self.numbers.numpy(), random)
             optimiser.zero_grad()
             self.loss(_encoded(network, self.x[drawn]), self.numbers[drawn]).backward()
-            if rounds.strategy == "fedprox":
-                for parameter, before in zip(trained, begun, strict=True):
-                    assert parameter.grad is not None
-                    parameter.grad += rounds.proximal * (parameter.detach() - before)
+            local.add_proximal(trained, begun, rounds)
             optimiser.step()
         return _weights_of(network)
 
@@ -99,10 +96,7 @@ class EncoderLearner:
         return hits[:, 0].numpy(), scores
 
     def alone(self) -> Weights:
-        weights = initial(self.config)
-        for number in range(1, self.config.rounds.rounds + 1):
-            weights = self.improve(weights, number)
-        return weights
+        return local.improve_alone(self.improve, initial(self.config), self.config.rounds.rounds)
 
 
 def draw(numbers: Matrix, random: np.random.Generator) -> Matrix:

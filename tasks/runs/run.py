@@ -178,7 +178,8 @@ def begin(
     pool = database.pool()
     identity = parameters.model_dump(mode="json", exclude=NOT_IDENTITY) | {"files": checksums}
     if runs.begun(pool, flow, identity) is None:
-        require_budget(plan(steps, parameters), parameters)
+        priced = [replace(step, remark="") for step in steps]  # a remark may take a second
+        require_budget(plan(priced, parameters), parameters)
     run = runs.begin(pool, flow, identity)
     with run_lock(run.id):
         killed = runs.swap_flow_run(pool, run, flow_run.id)

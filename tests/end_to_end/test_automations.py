@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 import deployments.server.automations  # noqa: F401 - here: it would keep a client that is patched
 from deployments.server import deploy
 from infra.settings import REPOSITORY
-from tests.helpers.users import User
+from tests.helpers.users import User, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -109,14 +108,6 @@ def python(user: User, api: str, code: str) -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    return found
-
-
 @pytest.mark.long
 def test_chains_and_notices_work_and_keep_their_switches(alone: User, inbox: Inbox) -> None:
     user = alone
@@ -177,14 +168,14 @@ def test_chains_and_notices_work_and_keep_their_switches(alone: User, inbox: Inb
         return mine[0] if mine and mine[0]["state"]["type"] == "COMPLETED" else None
 
     assert wait_for(chained, 90)["name"] == "dpo-training words"
-    wait_for(lambda: inbox.got)
+    wait_for(lambda: inbox.got, 60)
     code, _, err = user.run("submit", "build-preferences", "--dataset", "nowhere.jsonl", "--wait")
     assert code == 2, err  # it ends as `Refused`, of which nobody is told
     user.json("budget", "set", "0")
     (user.folder / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     code, _, err = user.run("submit", "build-preferences", "--dataset", "pairs.jsonl", "--wait")
     assert code == 3, err
-    wait_for(lambda: len(inbox.got) == 2)
+    wait_for(lambda: len(inbox.got) == 2, 60)
     gate, failed = inbox.got
     assert gate["subject"] == "words: version 7 did not pass the gate"
     assert "Version 6 stays champion" in gate["body"]

@@ -9,7 +9,7 @@ import pytest
 
 from infra.compute.environments import ensure
 from infra.settings import settings
-from tests.helpers.users import Shared, User, reachable_folder
+from tests.helpers.users import Shared, make_home, reachable_folder
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 ROUNDS = (
@@ -35,9 +35,7 @@ def test_a_night_trains_judges_and_deploys_an_encoder(shared: Shared) -> None:
     settings.cache_clear()
     python = ensure("federated")
     with reachable_folder() as folder:
-        user = User(folder, shared.settings())
-        user.home.mkdir()
-        (user.home / "environments").symlink_to(python.parents[2])
+        user = make_home(folder, python, shared.settings())
         for seed, name in enumerate(("north", "west")):
             write_items(folder / "tenants" / name, seed)
         told = user.json(*ROUNDS)

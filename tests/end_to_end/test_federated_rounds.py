@@ -20,7 +20,7 @@ import pytest
 from infra.compute.environments import ensure
 from infra.settings import settings
 from tasks.federated.demo import make_tenants
-from tests.helpers.users import Shared, User, reachable_folder
+from tests.helpers.users import Shared, User, make_home, reachable_folder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -48,9 +48,7 @@ def nights(shared: Shared) -> Iterator[Nights]:
     settings.cache_clear()
     python = ensure("federated")
     with reachable_folder() as folder:
-        user = User(folder, shared.settings())
-        user.home.mkdir()
-        (user.home / "environments").symlink_to(python.parents[2])
+        user = make_home(folder, python, shared.settings())
         make_tenants(folder / "made")
         (folder / "tenants").mkdir()
         for name in ("north", "west"):

@@ -7,7 +7,7 @@ one job stands still meanwhile.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 from infra import keeper
 from infra.database.embedded import Postgres
 from tests.helpers.doors import signed
-from tests.helpers.users import User, reachable_folder, settle_in
+from tests.helpers.users import User, reachable_folder, settle_in, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 PROGRAM = "jobs.dpo.build"
@@ -44,17 +44,9 @@ def up(unseen_model: Path, train_python: Path) -> Iterator[User]:
         user.wait_until_nothing_runs()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 100) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
 def oldest(user: User, named: str) -> psutil.Process:
     """Of one process with `named` in its command and its children: it."""
-    return min(wait_for(lambda: user.processes(named)), key=psutil.Process.create_time)
+    return min(wait_for(lambda: user.processes(named), 100), key=psutil.Process.create_time)
 
 
 def kill(user: User, named: str) -> None:
@@ -72,7 +64,7 @@ def answering(user: User, service: str) -> str:
         rows = {row["service"]: row for row in user.json("status")}
         return rows[service]["where"] if rows[service]["running"] else ""
 
-    return wait_for(where)
+    return wait_for(where, 100)
 
 
 def flow_runs(user: User, ui: str, tag: str) -> list[dict[str, Any]]:
@@ -148,7 +140,8 @@ def test_a_run_is_carried_through_though_one_of_its_processes_dies(
     with up.held(PROGRAM):
         kill(up, named)
         if not survives and kind != "flow":
-            wait_for(lambda: up.run_here("status")[0] == 0)  # whatever was killed is started anew
+            # whatever was killed is started anew
+            wait_for(lambda: up.run_here("status")[0] == 0, 100)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0 or not survives, out + err
     if process.returncode == 0:

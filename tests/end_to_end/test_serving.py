@@ -5,15 +5,13 @@ One endpoint lives through all of it; the official client is in tests/jobs/serve
 """
 
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.helpers.serving import Endpoint, register, stored, under_load
-from tests.helpers.users import User
+from tests.helpers.users import User, wait_for
 
 ROLLOUT = "run serving-rollout --stage-minutes 0.05 --stage-requests 6 --wait-minutes 0.05".split()
 pytestmark = pytest.mark.timeout(1200)
@@ -95,9 +93,9 @@ def test_up_serves_the_models_of_the_setting(user: User, train_python: Path) -> 
     try:
         assert told["models"] == {"tiny": f"http://127.0.0.1:{port}/v1"}
         log = user.home / "endpoints" / "tiny" / "log.txt"
-        wait_until(lambda: "has no champion" in log.read_text())
+        wait_for(lambda: "has no champion" in log.read_text(), 600, 1)
         register(user, train_python)
-        wait_until(lambda: f"{port}/v1, version 3" in str(user.run("status")))
+        wait_for(lambda: f"{port}/v1, version 3" in str(user.run("status")), 600, 1)
         asked = {"model": "tiny", "prompt": "ab", "max_tokens": 4}
         answer = httpx.post(f"{told['models']['tiny']}/completions", json=asked, timeout=60)
         assert answer.status_code == 200, answer.text
@@ -106,10 +104,3 @@ def test_up_serves_the_models_of_the_setting(user: User, train_python: Path) -> 
     finally:
         user.json("down")
     user.wait_until_nothing_runs()
-
-
-def wait_until(there: Callable[[], bool], seconds: float = 600) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(1)

@@ -25,7 +25,7 @@ import pytest
 from infra.compute.environments import ensure
 from infra.settings import REPOSITORY, settings
 from jobs.surrogate.config import DESIGN, OUTPUTS, WEATHER
-from tests.helpers.users import Shared, User, reachable_folder
+from tests.helpers.users import Shared, User, make_home, reachable_folder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -59,18 +59,10 @@ def surrogate_python() -> Path:
     return ensure("surrogate")
 
 
-def settle_in(folder: Path, python: Path, shared: Shared) -> User:
-    """A user with an empty home."""
-    user = User(folder, shared.settings())
-    user.home.mkdir()
-    (user.home / "environments").symlink_to(python.parents[2])
-    return user
-
-
 @pytest.fixture(scope="module")
 def trainings(surrogate_python: Path, shared: Shared) -> Iterator[Trainings]:
     with reachable_folder() as folder:
-        user = settle_in(folder, surrogate_python, shared)
+        user = make_home(folder, surrogate_python, shared.settings())
         measure(surrogate_python, folder / "measured", 20)
         # what that compiled the jobs would compile again, for a minute
         shutil.copytree(COMPILED, user.home / "caches" / "surrogate" / "numba")
@@ -99,7 +91,7 @@ def kill_in_training_and_go_on(user: User) -> dict[str, Any]:
 def careless_owner(surrogate_python: Path, shared: Shared) -> Iterator[User]:
     """One user, and so one database, for many wrong inputs."""
     with reachable_folder() as folder:
-        yield settle_in(folder, surrogate_python, shared)
+        yield make_home(folder, surrogate_python, shared.settings())
 
 
 def measure(python: Path, folder: Path, count: int) -> None:

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import psutil
@@ -185,6 +186,15 @@ class User:
             time.sleep(0.1)
 
 
+def wait_for(condition: Callable[[], Any], seconds: float, pause: float = 0.05) -> Any:
+    """What the condition says once it says something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(pause)
+    return found
+
+
 @pytest.fixture(scope="session")
 def train_python() -> Path:
     """The project's own `train` environment, made once for all tests."""
@@ -276,13 +286,19 @@ def shared(postgres: str) -> Iterator[Shared]:
         host.wait_until_nothing_runs()
 
 
+def make_home(folder: Path, python: Path, settings: dict[str, str]) -> User:
+    """A user with an empty home, but for the job environments beside that of `python`."""
+    user = User(folder, settings)
+    user.home.mkdir()
+    (user.home / "environments").symlink_to(python.parents[2])
+    return user
+
+
 def settle_in(
     folder: Path, model: Path, python: Path, settings: dict[str, str] | None = None
 ) -> User:
     """A user with an empty home, a model, prompts and rewards in `folder`."""
-    user = User(folder, settings or {})
-    user.home.mkdir()
-    (user.home / "environments").symlink_to(python.parents[2])
+    user = make_home(folder, python, settings or {})
     (folder / "model").symlink_to(model)
     # weights that differ: the gate tells nothing from a gain that is the same for all prompts
     rows = [{"prompt": f"word {n}: ", "weight": 0.8 + n % 5 / 10} for n in range(100)]
