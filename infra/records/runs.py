@@ -10,7 +10,7 @@ from uuid import uuid4
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
-from infra.database import Pool
+from infra.database import Pool, is_exclusive
 from infra.database.keys import whole_key
 
 BEGUN = "SELECT id FROM runs WHERE flow = %s AND fingerprint = %s AND state = 'begun'"
@@ -24,6 +24,11 @@ class Run(BaseModel):
     id: str
     flow: str
     resumed: bool
+
+
+def exclusive_right(run_id: str) -> str:
+    """What the process that works at a run holds in `database.exclusive`."""
+    return f"run {run_id}"
 
 
 def begun(pool: Pool, flow: str, identity: dict[str, Any]) -> str | None:
@@ -75,7 +80,7 @@ class RunRecord(BaseModel):
     """A run as the database has it. `name`: of the model that it is about.
 
     `state`: begun, interrupted (the next start of the same goes on), finished or failed. `error`:
-    what the last process that worked at it said, if it ended by an error.
+    what the last process that worked at it said if it ended by an error, or that it was killed.
     """
 
     id: str
@@ -89,9 +94,8 @@ class RunRecord(BaseModel):
 
 
 SELECT_RECORD = (
-    "SELECT id, flow, parameters->>'name' AS name, error, begun_at, ended_at, report,"
-    " CASE WHEN state = 'begun' AND error IS NOT NULL THEN 'interrupted' ELSE state END AS state"
-    " FROM runs"
+    "SELECT id, flow, parameters->>'name' AS name, state, error, flow_run, begun_at, ended_at,"
+    " report FROM runs"
 )
 
 
@@ -101,7 +105,7 @@ def newest(pool: Pool, limit: int) -> list[RunRecord]:
         rows = connection.execute(
             f"{SELECT_RECORD} ORDER BY begun_at DESC, id LIMIT %s", [limit]
         ).fetchall()
-    return [RunRecord.model_validate(row) for row in rows]
+    return [_record(row) for row in rows]
 
 
 def find_one(pool: Pool, ending: str) -> RunRecord:
@@ -110,7 +114,17 @@ def find_one(pool: Pool, ending: str) -> RunRecord:
     id_ = whole_key(pool, "runs", "id", ending, argument="RUN", remedy=remedy)
     with pool.connection() as connection:
         row = connection.execute(f"{SELECT_RECORD} WHERE id = %s", [id_]).fetchone()
-    return RunRecord.model_validate(row)
+    assert row is not None
+    return _record(row)
+
+
+def _record(row: dict[str, Any]) -> RunRecord:
+    error = row["error"]
+    if row["state"] == "begun" and row["flow_run"] and not is_exclusive(exclusive_right(row["id"])):
+        error = "Its process was killed."
+    interrupted = row["state"] == "begun" and error is not None
+    state = "interrupted" if interrupted else row["state"]
+    return RunRecord.model_validate(row | {"state": state, "error": error})
 
 
 def held_out(pool: Pool, ids: list[str]) -> dict[str, tuple[str, list[dict[str, Any]]]]:

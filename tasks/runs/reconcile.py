@@ -16,6 +16,7 @@ from infra.database import Pool
 from infra.errors import AlreadyRunning, LaunchError, NightshiftError, ProviderUnavailable
 from infra.ledger import Reservation
 from infra.models import tracking
+from infra.records import runs
 from tasks.runs import offers
 from tasks.runs.charge import settle_past
 from tasks.runs.curves import TRAINING, courtesy
@@ -28,7 +29,7 @@ OVERDUE = timedelta(seconds=60)
 
 def run_lock(run_id: str) -> contextlib.AbstractContextManager[None]:
     """Held by the process that works at a run; AlreadyRunning for everybody else."""
-    return database.exclusive(f"run {run_id}")
+    return database.exclusive(runs.exclusive_right(run_id))
 
 
 def keep_run_lock(run_id: str, seconds: float = 0) -> None:
@@ -36,7 +37,7 @@ def keep_run_lock(run_id: str, seconds: float = 0) -> None:
 
     Raises AlreadyRunning where the lock was lost and another process works at the run by now.
     """
-    database.still_exclusive(f"run {run_id}", seconds)
+    database.still_exclusive(runs.exclusive_right(run_id), seconds)
 
 
 def reconcile(pool: Pool, own_run: str, dry_run: bool = False) -> list[str]:

@@ -192,7 +192,9 @@ def test_two_first_starts_at_once_make_a_database_once(database: db.Pool) -> Non
 
 
 def test_only_one_process_holds_the_right_to_a_run(database: db.Pool) -> None:
+    assert not db.is_exclusive("nightly-ppo")
     with db.exclusive("nightly-ppo"):
+        assert db.is_exclusive("nightly-ppo") and not db.is_exclusive("dpo-training")
         with pytest.raises(AlreadyRunning, match="nightly-ppo"), db.exclusive("nightly-ppo"):
             pass
         with db.exclusive("dpo-training"):

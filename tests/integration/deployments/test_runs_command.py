@@ -10,6 +10,7 @@ from infra.errors import InputError
 from infra.records import runs
 from tasks.runs import launch
 from tasks.runs.purse import Purse
+from tasks.runs.reconcile import run_lock
 from tests.helpers.commands import say, tell
 from tests.helpers.launching import job
 
@@ -27,7 +28,10 @@ def test_a_run_is_listed_with_its_cost_and_shown_with_its_report(home: Path, pur
     shown = say("runs", "show", run.id)
     assert "the disk is full" in shown and f"{run.id}/config.yaml" in shown
     runs.swap_flow_run(purse.pool, run, "taken up")
-    assert "has begun" in say("runs", "show", run.id)
+    with run_lock(run.id):
+        assert "has begun" in say("runs", "show", run.id)
+    assert tell("runs", "show", run.id)["state"] == "interrupted"
+    assert "Its process was killed." in say("runs", "show", run.id)
 
     report = home / "report.md"
     report.write_text("# The night\n\n**All is well.**\n")
