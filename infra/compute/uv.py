@@ -59,8 +59,8 @@ def options(requirements: Path) -> list[str]:
 
 
 def install_command(uv: str, python: str, requirements: Path) -> list[str]:
-    """The command that makes the environment of `python` hold `requirements`, byte-compiled."""
-    return [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python] + [
+    """The command that makes the environment of `python` hold `requirements`."""
+    return [uv, "pip", "install", "--quiet", "--python", python] + [
         *options(requirements),
         "--requirements",
         str(requirements),
@@ -73,7 +73,8 @@ def bootstrap(python: str, requirements: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
     print(f"installing {requirements.name} ...", file=sys.stderr, flush=True)
     uv = str(Path(python).parent / "uv")
-    subprocess.run(install_command(uv, python, requirements), check=True)
+    command = install_command(uv, python, requirements)
+    subprocess.run([*command, "--compile-bytecode"], check=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from infra import ledger
 from tests.cloud.lab import SLURM, queue
 from tests.helpers.users import User
 
+pytestmark = pytest.mark.long
 RUN = ["run", "surrogate-retraining"]
 
 

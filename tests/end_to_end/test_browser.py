@@ -135,6 +135,7 @@ def test_a_flow_is_started_from_its_form_and_shows_what_it_did(kept: Kept, page:
     shoot(page, "6-report")
 
 
+@pytest.mark.long
 def test_every_form_begins_with_what_a_first_run_is_told(kept: Kept, page: Page) -> None:
     enter(kept, page)
     for flow in flow_names():

@@ -27,7 +27,7 @@ from jobs.federated.keys import make_node_key
 from tasks.federated.demo import make_tenants
 from tests.helpers.users import Shared, User, reachable_folder
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 PAGE = REPOSITORY / "docs" / "federated-rounds.md"
 BOUNDS = "--minimum-tenants 2 --round-seconds 60 --hours 0.2 --max-cost 1".split()

@@ -17,6 +17,7 @@ ROLLOUT = "run serving-rollout --stage-minutes 0.05 --stage-requests 6 --wait-mi
 pytestmark = pytest.mark.timeout(1200)
 
 
+@pytest.mark.long
 def test_a_champion_answers_changes_and_is_recorded(user: User, train_python: Path) -> None:
     register(user, train_python)
     endpoint = Endpoint(user)

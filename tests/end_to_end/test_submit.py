@@ -89,7 +89,7 @@ def served(postgres: str, unseen_model: Path, train_python: Path) -> Iterator[Us
             "NIGHTSHIFT_TRUSTED_PROXIES": "127.0.0.0/8",
         }
         (folder / "pairs.jsonl").write_text(pairs(160))
-        (folder / "many.jsonl").write_text(pairs(200_000))
+        (folder / "many.jsonl").write_text(pairs(2_000))
         told = user.json("up", "--detach")
         try:
             assert told["ui"] + "/api" == prefect["PREFECT_API_URL"]

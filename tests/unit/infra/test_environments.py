@@ -70,6 +70,9 @@ def test_other_pins_are_another_environment(files: Path) -> None:
     second = ensure("small", files)
     assert first != second
     assert first.exists(), "jobs that run in the old one go on"
+    compiled = [next(one.parents[1].glob("lib/**/gear.*.pyc")) for one in (first, second)]
+    assert compiled[0].samefile(compiled[1]), "the same file is compiled once"
+    assert teeth(second) == "20"
 
 
 @pytest.mark.parametrize("torn", ["COMPLETE", "bin/python"])
